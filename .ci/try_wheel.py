@@ -1,0 +1,100 @@
+"""Build the wheel as a release would, and try it in a second environment, from an empty folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from zipfile import ZipFile
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+#: Seconds after which a process is taken for hanging.
+PATIENCE = 120.0
+
+#: What the node logs once it runs, with the default interface.
+RUNNING = "Only this machine can connect."
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command that must succeed; return what it printed."""
+    print("$", *command, flush=True)
+    done = subprocess.run(
+        command, cwd=cwd, stdout=subprocess.PIPE, text=True, timeout=10 * PATIENCE, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{done.stdout}\nexit code {done.returncode}")
+    return done.stdout
+
+
+def expect(holds: object, complaint: str) -> None:
+    """Fail the step unless something holds."""
+    if not holds:
+        sys.exit(complaint)
+
+
+def looks_right(wheel: Path) -> None:
+    """Look at what the wheel would put into somebody's site-packages."""
+    names = [name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    ours = [name for name in names if name.startswith("py2p_twisted/")]
+    source = {
+        path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "py2p_twisted").rglob("*.py")
+    }
+    expect(source | {"py2p_twisted/py.typed"} <= set(ours), f"modules are missing from {ours}")
+    others = sorted(set(names) - set(ours))
+    expect(others == ["twisted/plugins/py2p_chord.py"], f"the wheel also holds {others}")
+
+
+def found_and_leave(twistd: Path, folder: Path) -> None:
+    """Start a node, wait until it runs, end it by SIGTERM, and look at how it went."""
+    node = subprocess.Popen(
+        [twistd, "-n", "chord", "--port", "0"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    guard = threading.Timer(PATIENCE, node.kill)
+    guard.start()
+    lines = []
+    for line in node.stdout or ():
+        lines.append(line)
+        if RUNNING in line:
+            node.send_signal(signal.SIGTERM)
+    guard.cancel()
+    output = "".join(lines)
+    print(output)
+    # Twisted stops everything in good order, and then dies by the signal that it was sent.
+    expect(node.wait() == -signal.SIGTERM, f"the node ended with {node.returncode}")
+    expect(RUNNING in output, "the node never ran")
+    expect("Server Shut Down." in lines[-1], "the node did not stop in good order")
+    expect("Traceback" not in output, "the node logged a traceback")
+
+
+def main() -> None:
+    """Build, install and try."""
+    os.environ.pop("PYTHONPATH", None)
+    with tempfile.TemporaryDirectory() as scratch:
+        dist, environment, empty = (Path(scratch, name) for name in ("dist", "venv", "empty"))
+        empty.mkdir()
+        # The wheel is built from the source archive, so that what the archive misses is missed.
+        run(sys.executable, "-m", "build", "--outdir", dist, ".", cwd=CHECKOUT)
+        (wheel,) = dist.glob("*.whl")
+        looks_right(wheel)
+        run(sys.executable, "-m", "venv", environment, cwd=empty)
+        binaries = environment / "bin"
+        run(binaries / "pip", "install", "--quiet", wheel, cwd=empty)
+        for module in ("py2p_twisted.chord", "py2p_twisted.service", "py2p_twisted.tap"):
+            run(binaries / "python", "-c", f"import {module}", cwd=empty)
+        listed = run(binaries / "twistd", "--help", cwd=empty)
+        expect("\n    chord  " in listed, f"twistd does not know chord:\n{listed}")
+        found_and_leave(binaries / "twistd", empty)
+        expect(not list(empty.iterdir()), "the node left files behind")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Every exception that this package raises on purpose (floor 0; imports nothing).
+
+All derive from :class:`ChordError`.  Whoever catches one can ask a single question of it:
+``error.outcome_unknown`` is true only when a write may have happened although it failed.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationFailed",
+    "BadMessage",
+    "ChordError",
+    "KeyTooLarge",
+    "NetworkMismatch",
+    "NotConnected",
+    "OperationTimeout",
+    "PeerUnreachable",
+    "RingConflict",
+    "RingFull",
+    "StorageFull",
+    "Unavailable",
+    "ValueTooLarge",
+    "WouldBlockReactor",
+]
+
+
+class ChordError(Exception):
+    """Base of all errors of this package.
+
+    :ivar outcome_unknown: True if a write may have taken effect although this error was raised.
+    """
+
+    outcome_unknown: bool = False
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(message)
+        if outcome_unknown:
+            self.outcome_unknown = True
+
+
+class NetworkMismatch(ChordError, ConnectionError):
+    """The peer belongs to another network: other subnet, encryption, wire version or k.
+
+    :ivar ours: what this node announced, as text.
+    :ivar theirs: what the peer announced, as text.
+    """
+
+    def __init__(self, message: str, *, ours: str = "", theirs: str = "") -> None:
+        super().__init__(message)
+        self.ours = ours
+        self.theirs = theirs
+
+
+class PeerUnreachable(ChordError, ConnectionError):
+    """The peer refused the connection, reset it, or did not answer in time.
+
+    :ivar sent: True if the request may have reached the peer before the connection was lost.
+    """
+
+    def __init__(self, message: str, *, sent: bool = False) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class AuthenticationFailed(ChordError, ConnectionError):
+    """A certificate is missing, unknown, expired, or names another host."""
+
+
+class NotConnected(ChordError):
+    """There is no ring to talk to: neither ``connect()`` nor ``join()`` has succeeded yet."""
+
+
+class RingFull(ChordError):
+    """All ``2**k`` identifiers of the ring are claimed; a larger k is a new ring."""
+
+
+class RingConflict(ChordError):
+    """Two rings that both hold something met; they are never merged by themselves."""
+
+
+class OperationTimeout(ChordError, TimeoutError):
+    """No answer in time.  ``outcome_unknown`` tells whether a write may have happened."""
+
+
+class Unavailable(ChordError):
+    """A quorum of the key's group cannot be reached.
+
+    :ivar reachable: how many members answered.
+    :ivar members: how many members the group has.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reachable: int = 0,
+        members: int = 0,
+        outcome_unknown: bool = False,
+    ) -> None:
+        super().__init__(message, outcome_unknown=outcome_unknown)
+        self.reachable = reachable
+        self.members = members
+
+
+class KeyTooLarge(ChordError, ValueError):
+    """The key is longer than ``Settings.max_key`` bytes."""
+
+
+class ValueTooLarge(ChordError, ValueError):
+    """The value is longer than ``Settings.max_value`` bytes."""
+
+
+class StorageFull(ChordError):
+    """The node that keeps the key is over its quota of bytes; nothing was written."""
+
+
+class WouldBlockReactor(ChordError, RuntimeError):
+    """A blocking call was made in the reactor's own thread, where it could never return."""
+
+
+class BadMessage(ChordError):
+    """A peer sent bytes that are not a message; its connection is closed."""

@@ -1,0 +1,124 @@
+"""Look-ups over the network (floor 2): drives the pure :class:`~py2p_twisted.ring.lookup.Lookup`."""
+
+from __future__ import annotations
+
+from ..base import Peer
+from ..errors import NotConnected, Unavailable
+from ..ring.circle import to_bytes
+from ..ring.lookup import Lookup, route
+from ..wire.messages import (
+    Configs,
+    Done,
+    FindSuccessor,
+    GetConfig,
+    GetConfigs,
+    Ping,
+    RouteTo,
+)
+from .core import Core
+
+__all__ = ["Finder"]
+
+
+class Finder:
+    """Finds successors of identifiers, and configurations of partitions."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.lookups = 0
+        self.requests = 0
+
+    def answer(self, request: FindSuccessor) -> RouteTo | None:
+        """The way that this node knows; None if it is no member."""
+        found = self._route(int.from_bytes(request.target, "big"))
+        return None if found is None else RouteTo(*found)
+
+    def _route(self, target: int) -> tuple[tuple[Peer, ...], tuple[Peer, ...]] | None:
+        pointers = self._core.pointers
+        if pointers is None:
+            return None
+        fingers = self._core.fingers.peers()
+        return route(pointers.me, pointers.successors, fingers, target)
+
+    async def find_successor(
+        self, target: int, *, through: Peer | None = None, alive: bool = False
+    ) -> Lookup[Peer]:
+        """Find the node that follows an identifier.
+
+        :param through: begin at this peer instead of here.
+        :param alive: make sure that the answer answers.
+        :returns: a look-up whose owner is not None.
+        :raises NotConnected: if there is nobody to ask.
+        :raises Unavailable: if the way is broken.
+        """
+        core = self._core
+        limit = 2 * core.settings.k + 2 * core.settings.successors
+        lookup: Lookup[Peer]
+        local = self._route(target) if through is None else None
+        if local is not None:
+            lookup = Lookup(target, [], limit)
+            lookup.answered(core.me, *local, local=True)
+        else:
+            start = [through] if through else [link.peer for link in core.ring_links()]
+            core.rng.shuffle(start)
+            if not start:
+                raise NotConnected("this node knows no member of a ring: connect() to one first")
+            lookup = Lookup(target, start[:3], limit)
+        wire_target = FindSuccessor(to_bytes(target, core.settings.k))
+        while True:
+            while (peer := lookup.ask_next) is not None:
+                if peer.instance == core.instance:
+                    reply = self.answer(wire_target)
+                else:
+                    reply = await core.try_ask(peer, wire_target, RouteTo)
+                if reply is None:
+                    core.fingers.forget(peer.id)
+                    lookup.failed(peer)
+                else:
+                    lookup.answered(peer, reply.preceding, reply.owners)
+            owner = lookup.owner
+            if owner is None or not alive or owner.instance == core.instance:
+                break
+            if await core.try_ask(owner, Ping(), Done) is not None:
+                break
+            lookup.dead(owner)
+        self.lookups += 1
+        self.requests += lookup.requests
+        if lookup.owner is None:
+            raise Unavailable(
+                f"no way to identifier {target} was found in {lookup.requests} requests"
+            )
+        return lookup
+
+    async def refresh(self, partition: int) -> None:
+        """Ask around for the newest configuration of a partition."""
+        core = self._core
+        asked: list[Peer] = []
+        try:
+            found = await self.find_successor(core.start(partition))
+            asked += [peer for peer in (found.owner, found.before) if peer is not None]
+        except (NotConnected, Unavailable) as error:
+            core.log.debug("{error}", error=str(error))
+        links = [link.peer for link in core.ring_links()]
+        core.rng.shuffle(links)
+        asked += links[:2]
+        for peer in {peer.instance: peer for peer in asked}.values():
+            if peer.instance != core.instance:
+                reply = await core.try_ask(peer, GetConfig(partition), Configs)
+                for config in reply.configs if reply is not None else ():
+                    core.learn(config)
+
+    async def fetch_directory(self, peer: Peer) -> int:
+        """Take over all that a peer's directory knows; its version."""
+        version = 0
+        while True:
+            reply = await self._core.try_ask(
+                peer, GetConfigs(version), Configs, self._core.settings.request_timeout_max
+            )
+            if reply is None:
+                return version
+            for config in reply.configs:
+                self._core.learn(config)
+            if reply.version <= version or not reply.configs:
+                return reply.version
+            version = reply.version

@@ -1,0 +1,420 @@
+"""Moving partitions from one group to the next (floor 2).
+
+Owns the reconfiguration of design section 5 for groups of one: copy ahead, wedge, agree the next
+member together with the base, open.  The member that keeps a partition drives it.  What is lost of
+a message costs time, never a record: a decided epoch is offered until it is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..base import Peer
+from ..errors import ChordError, PeerUnreachable
+from ..ring.circle import between_right
+from ..table.acceptor import Acceptor
+from ..table.group import EMPTY_BASE, Ballot, Config, Record, Successor, base_of
+from ..wire.link import Link
+from ..wire.messages import (
+    Declined,
+    Done,
+    Learn,
+    Open,
+    Opened,
+    Reply,
+    Stage,
+    StagePart,
+)
+from .core import Core, Phase, Staged
+from .finder import Finder
+
+__all__ = ["Handover"]
+
+#: Records that stand still together, at most, unless one partition has more.
+_BATCH = 10_000
+#: A next epoch drops tombstones when they exceed this share of the records, and this number.
+_TOMBSTONE_SHARE = 0.1
+_TOMBSTONES = 64
+#: Seconds that a peer may take for records or epochs.
+_PATIENCE = 5.0
+
+
+class Handover:
+    """Gives partitions away, and takes them over."""
+
+    def __init__(self, core: Core, finder: Finder) -> None:
+        self._core = core
+        self._finder = finder
+        self._busy = False
+        self.given = 0
+        self.taken = 0
+
+    # -- taking over: what members answer
+
+    def answer_stage(self, request: Stage) -> Reply:
+        """A peer copies records here for epochs that may follow."""
+        core = self._core
+        if core.phase is not Phase.JOINED:
+            return Declined(f"this node is {core.phase.value}")
+        for part in request.parts:
+            refusal = self._stage_part(part)
+            if refusal is not None:
+                return Declined(refusal)
+        return Done()
+
+    def _stage_part(self, part: StagePart) -> str | None:
+        core = self._core
+        try:
+            if any(core.partition(key) != part.partition for key, _ in part.records):
+                return f"a record does not belong to partition {part.partition}"
+        except ValueError as error:
+            return str(error)
+        known = core.directory.get(part.partition)
+        if known is not None and known.epoch > part.epoch:
+            return f"partition {part.partition} is in a later epoch"
+        if part.fresh:
+            core.staged[part.partition] = Staged(part.epoch)
+        staged = core.staged.get(part.partition)
+        if staged is None or staged.epoch != part.epoch:
+            return f"partition {part.partition} was not begun in that epoch"
+        staged.base = None
+        staged.records.update(part.records)
+        for key in part.dropped:
+            staged.records.pop(key, None)
+        if part.base is not None:
+            if base_of(staged.records.items()) != part.base:
+                del core.staged[part.partition]
+                return f"the records of partition {part.partition} are not the base"
+            staged.base = part.base
+        return None
+
+    def answer_open(self, request: Open) -> Reply:
+        """Epochs were decided: open those whose base is here."""
+        return Opened(
+            tuple(
+                successor.config.partition
+                for successor in request.successors
+                if self._opened(successor)
+            )
+        )
+
+    def _opened(self, successor: Successor) -> bool:
+        """Open an epoch, once (rule 4), with the agreed base only (rule 8)."""
+        core = self._core
+        config = successor.config
+        known = core.directory.get(config.partition)
+        if known is not None and known.epoch >= config.epoch:
+            return known == config and config.partition in core.acceptors
+        if not core.member or not config.has(core.instance):
+            return False
+        if successor.base == EMPTY_BASE:
+            core.serve(config, {})
+        else:
+            staged = core.staged.get(config.partition)
+            if staged is None or staged.base != successor.base:
+                return False
+            core.serve(config, staged.records)
+        self.taken += 1
+        return True
+
+    @property
+    def promised(self) -> bool:
+        """Does this node hold bases that a peer may have decided to open here?"""
+        return any(staged.base is not None for staged in self._core.staged.values())
+
+    def answer_learn(self, link: Link, request: Learn) -> Reply:
+        """A peer tells news of the directory."""
+        for config in request.configs:
+            self._core.learn(config)
+        return Done()
+
+    # -- giving away
+
+    def misplaced(self) -> list[int]:
+        """The partitions kept here that the ring would give to another node, in circle order."""
+        core = self._core
+        pointers = core.pointers
+        if pointers is None or pointers.predecessor is None:
+            return []
+        before, me = pointers.predecessor, pointers.me
+        if not core.alive(before):
+            return []
+        return sorted(
+            partition
+            for partition in core.acceptors
+            if not between_right(before.id, core.start(partition), me.id)
+        )
+
+    async def rebalance(self) -> None:
+        """Give what is misplaced to the nodes that the ring makes responsible."""
+        await self._exclusively(self._rebalance)
+
+    async def _rebalance(self) -> None:
+        core = self._core
+        await self._finish_votes()
+        waiting = self.misplaced()
+        while waiting and core.phase is Phase.JOINED:
+            start = core.start(waiting[0])
+            found = await self._finder.find_successor(start, alive=True)
+            target = found.owner
+            assert target is not None
+            if target.instance == core.instance:
+                return  # the ring is on its way; next round
+            group = [
+                partition
+                for partition in waiting
+                if between_right((start - 1) % (1 << core.settings.k), core.start(partition), target.id)
+            ]
+            await self._move(group, target)
+            waiting = [partition for partition in waiting if partition not in group]
+
+    async def leave_to(self, targets: Iterable[Peer]) -> bool:
+        """Give everything to the first of these nodes that takes it; True if nothing is left."""
+        moved = await self._exclusively(lambda: self._leave_to(targets))
+        return bool(moved)
+
+    async def _leave_to(self, targets: Iterable[Peer]) -> bool:
+        core = self._core
+        await self._finish_votes()
+        for target in targets:
+            if not core.acceptors:
+                break
+            try:
+                await self._move(sorted(core.acceptors), target)
+            except (PeerUnreachable, ConnectionError, ChordError) as error:
+                core.log.info("{peer} does not take over: {error}", peer=target, error=str(error))
+        return not core.acceptors
+
+    async def _exclusively(self, what):  # type: ignore[no-untyped-def]
+        """One reconfiguration drive at a time."""
+        waited = 0.0
+        while self._busy:
+            if waited > 2 * _PATIENCE:
+                return False
+            waited += 0.05
+            await self._core.sleep(0.05)
+        self._busy = True
+        try:
+            return await what()
+        finally:
+            self._busy = False
+
+    def _batches(self, partitions: Iterable[int]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        size = 0
+        for partition in partitions:
+            acceptor = self._core.acceptors.get(partition)
+            if acceptor is None or acceptor.wedged:
+                continue
+            if batch and size + len(acceptor) > _BATCH:
+                yield batch
+                batch, size = [], 0
+            batch.append(partition)
+            size += len(acceptor)
+        if batch:
+            yield batch
+
+    async def _move(self, partitions: list[int], target: Peer) -> None:
+        """Reconfigure partitions to one new member.
+
+        :raises ChordError: if it did not take them; they are served here again.
+        """
+        for batch in self._batches(partitions):
+            await self._move_batch(batch, target)
+
+    async def _move_batch(self, batch: list[int], target: Peer) -> None:
+        core = self._core
+        acceptors = {partition: core.acceptors[partition] for partition in batch}
+        try:
+            await self._copy_ahead(acceptors, target)
+            successors = []
+            for partition, acceptor in acceptors.items():
+                epoch = acceptor.config.epoch
+                acceptor.wedge(epoch, Ballot(epoch, acceptor.counter + 1, core.instance))
+                config = Config(partition, epoch.following(), (target,))
+                successors.append(Successor(config, acceptor.base()))
+            await self._copy_rest(acceptors, successors, target)
+        except BaseException:
+            for partition, acceptor in acceptors.items():
+                acceptor.changed = None
+                if acceptor.wedged and core.acceptors.get(partition) is acceptor:
+                    self.reopen(acceptor)
+            raise
+        chosen = []
+        for successor in successors:
+            acceptor = acceptors[successor.config.partition]
+            current = core.acceptors.get(successor.config.partition) is acceptor
+            if current and acceptor.vote is None:  # an earlier vote wins
+                self._choose(acceptor, successor)
+                chosen.append(successor)
+        await self._open(chosen, target)
+
+    def _choose(self, acceptor: Acceptor, successor: Successor) -> None:
+        epoch = acceptor.config.epoch
+        ballot = Ballot(epoch, acceptor.counter + 1, self._core.instance)
+        acceptor.choose(epoch, ballot, successor)
+        acceptor.changed = None
+
+    def reopen(self, acceptor: Acceptor, config: Config | None = None) -> None:
+        """Reconfigure to this node itself: a next epoch with the same member and base."""
+        core = self._core
+        epoch = acceptor.config.epoch
+        acceptor.wedge(epoch, Ballot(epoch, acceptor.counter + 1, core.instance))
+        if config is None:
+            config = Config(acceptor.config.partition, epoch.following(), (core.me,))
+        self._choose(acceptor, Successor(config, acceptor.base()))
+        core.serve(config, dict(acceptor.live_records()))
+
+    async def _copy_ahead(self, acceptors: dict[int, Acceptor], target: Peer) -> None:
+        """Copy while the partitions are served; what changes meanwhile is noted."""
+        pages = _Pages(self._core.settings.page_bytes, self._core.settings.page_keys)
+        for partition, acceptor in acceptors.items():
+            if not len(acceptor):
+                continue
+            acceptor.changed = set()
+            epoch = acceptor.config.epoch
+            pages.begin(StagePart(partition, epoch, True, ()))
+            for key in [key for key, _ in acceptor.live_records()]:
+                record = acceptor.get(key)
+                if record is not None and record.value is not None and pages.add(key, record):
+                    await self._stage(pages.take(), target)
+        await self._stage(pages.take(), target)
+
+    async def _copy_rest(
+        self, acceptors: dict[int, Acceptor], successors: list[Successor], target: Peer
+    ) -> None:
+        """Copy what changed since, with the identity of the whole."""
+        pages = _Pages(self._core.settings.page_bytes, self._core.settings.page_keys)
+        for successor in successors:
+            if successor.base == EMPTY_BASE:
+                continue
+            partition = successor.config.partition
+            acceptor = acceptors[partition]
+            whole = acceptor.changed is None  # it was empty when copying ahead began
+            pages.begin(StagePart(partition, acceptor.config.epoch, whole, ()))
+            changed = acceptor.changed
+            keys = [key for key, _ in acceptor.live_records()] if changed is None else changed
+            for key in keys:
+                record = acceptor.get(key)
+                if record is None or record.value is None:
+                    pages.drop(key)
+                elif pages.add(key, record):
+                    await self._stage(pages.take(), target)
+            pages.end(successor)
+        await self._stage(pages.take(), target)
+
+    async def _stage(self, parts: tuple[StagePart, ...], target: Peer) -> None:
+        if not parts:
+            return
+        reply = await self._core.ask(target, Stage(parts), _PATIENCE)
+        if not isinstance(reply, Done):
+            reason = reply.reason if isinstance(reply, Declined) else "it is busy"
+            raise PeerUnreachable(f"{target} does not take records: {reason}")
+
+    async def _open(self, successors: list[Successor], target: Peer) -> None:
+        """Offer decided epochs; those that open are not kept here any more."""
+        core = self._core
+        reply = await core.ask(target, Open(tuple(successors)), _PATIENCE)
+        opened = set(reply.partitions) if isinstance(reply, Opened) else set()
+        configs = []
+        for successor in successors:
+            if successor.config.partition in opened:
+                core.learn(successor.config)
+                configs.append(successor.config)
+        self.given += len(configs)
+        self.spread(configs)
+
+    def spread(self, configs: list[Config]) -> None:
+        """Tell every connected peer of the ring; who misses it learns later."""
+        core = self._core
+        if not configs:
+            return
+        for link in core.links:
+            if core.same_ring(link.hello):
+                link.ask(Learn(tuple(configs))).addErrback(lambda _: None)
+
+    async def _finish_votes(self) -> None:
+        """Offer epochs again that were decided but whose opening was never confirmed."""
+        core = self._core
+        stuck = [acceptor for acceptor in core.acceptors.values() if acceptor.vote is not None]
+        for acceptor in stuck:
+            successor = acceptor.vote
+            assert successor is not None
+            target = successor.config.members[0]
+            try:
+                await self._open([successor], target)
+                if core.acceptors.get(successor.config.partition) is acceptor:
+                    acceptor.changed = None
+                    await self._copy_rest({successor.config.partition: acceptor}, [successor], target)
+                    await self._open([successor], target)
+            except (ChordError, ConnectionError) as error:
+                core.log.debug("{peer}: {error}", peer=target, error=str(error))
+
+    def drop_tombstones(self) -> None:
+        """Begin an epoch with the same member where tombstones pile up (rule 11)."""
+        for acceptor in list(self._core.acceptors.values()):
+            many = acceptor.tombstones > max(_TOMBSTONES, _TOMBSTONE_SHARE * len(acceptor))
+            if many and not acceptor.wedged and acceptor.changed is None:
+                self.reopen(acceptor)
+
+
+class _Pages:
+    """Collects records into messages of bounded size."""
+
+    def __init__(self, most_bytes: int, most_records: int) -> None:
+        self._most_bytes = most_bytes
+        self._most_records = most_records
+        self._parts: list[StagePart] = []
+        self._part: StagePart | None = None
+        self._records: list[tuple[bytes, Record]] = []
+        self._dropped: list[bytes] = []
+        self._bytes = 0
+        self._count = 0
+
+    def begin(self, part: StagePart) -> None:
+        """The records that follow are of this part."""
+        self._close()
+        self._part = part
+
+    def add(self, key: bytes, record: Record) -> bool:
+        """Add a record; True if it is time to :meth:`take` a page."""
+        self._records.append((key, record))
+        self._bytes += len(key) + len(record.value or b"") + 64
+        self._count += 1
+        return self._bytes >= self._most_bytes or self._count >= self._most_records
+
+    def drop(self, key: bytes) -> None:
+        """A key of this part is gone."""
+        self._dropped.append(key)
+
+    def end(self, successor: Successor) -> None:
+        """The part is complete, and this is what it makes up."""
+        assert self._part is not None
+        self._close(successor)
+        self._part = None
+
+    def _close(self, successor: Successor | None = None) -> None:
+        part = self._part
+        if part is None:
+            return
+        base = successor.base if successor is not None else None
+        if part.fresh or self._records or self._dropped or base is not None:
+            self._parts.append(
+                StagePart(
+                    part.partition,
+                    part.epoch,
+                    part.fresh,
+                    tuple(self._records),
+                    tuple(self._dropped),
+                    base,
+                )
+            )
+        self._records, self._dropped = [], []
+        self._part = StagePart(part.partition, part.epoch, False, ())
+
+    def take(self) -> tuple[StagePart, ...]:
+        """The page collected so far."""
+        self._close()
+        parts, self._parts = tuple(self._parts), []
+        self._bytes = self._count = 0
+        return parts

@@ -1,0 +1,115 @@
+"""Making one ring of what fell apart (floor 2).
+
+Owns the search for remembered peers: a node without neighbours finds them again, and the two sides
+of a healed cut become one ring.  Outside the assumptions of the ring's proof (design section 4).
+"""
+
+from __future__ import annotations
+
+from ..errors import ChordError
+from ..ring.circle import between
+from ..wire.link import Link
+from ..wire.messages import GetState, State
+from .core import Core
+from .finder import Finder
+
+__all__ = ["Healer"]
+
+#: Rounds of maintenance between two looks through a remembered peer.
+_EVERY = 3
+
+
+class Healer:
+    """Looks for the rest of the ring through peers that the node remembers."""
+
+    def __init__(self, core: Core, finder: Finder) -> None:
+        self._core = core
+        self._finder = finder
+        self._round = 0
+
+    async def round(self) -> bool:
+        """One look, now and then; True if the pointers changed."""
+        self._round += 1
+        core = self._core
+        pointers = core.pointers
+        hurry = pointers is None or pointers.alone
+        if self._round % _EVERY and not hurry:
+            return False
+        link = await self._somebody()
+        if link is None or link.hello.leeching or not core.same_ring(link.hello):
+            return False
+        return await self.merge(link)
+
+    async def reconnect(self) -> None:
+        """A node that keeps nothing lost its last connection to the ring: try a remembered one."""
+        await self._somebody()
+
+    async def _somebody(self) -> Link | None:
+        """A connection to a remembered peer, made if its time has come."""
+        core = self._core
+        now = core.clock.seconds()
+        linked = {link.peer.address: link for link in core.links}
+        due = [
+            address
+            for address, remembered in core.remembered.items()
+            if address in linked or remembered.next_try <= now
+        ]
+        if not due:
+            return None
+        lost = [address for address in due if address not in linked]
+        address = core.rng.choice(lost or due)
+        remembered = core.remembered[address]
+        if address in linked:
+            remembered.pause = 0.0
+            return linked[address]
+        settings = core.settings
+        remembered.pause = min(
+            max(2 * remembered.pause, settings.redial_min), settings.redial_max
+        )  # fmt: skip
+        remembered.next_try = now + core.jittered(remembered.pause)
+        try:
+            link = await core.links.dial(*address)
+        except (ChordError, ConnectionError) as error:
+            core.log.debug("{error}", error=str(error))
+            return None
+        remembered.pause = 0.0
+        return link
+
+    async def merge(self, link: Link) -> bool:
+        """Look my place up through this peer; take what is nearer than my successor."""
+        core = self._core
+        pointers = core.pointers
+        if pointers is None:
+            return False
+        here = pointers.me.id
+        after = (here + 1) % (1 << core.settings.k)
+        try:
+            found = await self._finder.find_successor(after, through=link.peer)
+        except ChordError as error:
+            core.log.debug("{error}", error=str(error))
+            return False
+        owner = found.owner
+        pointers = core.pointers
+        if owner is None or pointers is None or owner.instance == core.instance:
+            return False
+        successor = pointers.successor
+        if successor is not None and not between(here, owner.id, successor.id):
+            return False
+        if owner.id == here:
+            return False
+        token = core.steps.begin()
+        if token is None:
+            return False
+        try:
+            request = GetState(0, None)
+            state = await core.try_ask(owner, request, State, core.settings.request_timeout_max)
+            pointers = core.pointers
+            if state is None or pointers is None or not core.steps.is_current(token):
+                return False
+            core.pointers = core.rules.merged(pointers, owner, state.successors)
+            for config in state.configs:
+                core.learn(config)
+        finally:
+            core.steps.finish(token)
+        core.log.info("Found {peer} again.", peer=owner)
+        return True

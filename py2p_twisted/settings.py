@@ -1,0 +1,75 @@
+"""Every number that can be tuned, in one frozen object (floor 0).
+
+All times are seconds, all sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .base import network_name, protocol
+
+__all__ = ["DEFAULT_PROTOCOL", "MAX_K", "Settings"]
+
+#: The network of everyone who does not choose one.
+DEFAULT_PROTOCOL = protocol("chord", "Plaintext")
+
+#: Identifiers have at most this many bits.
+MAX_K = 160
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers a node runs by.
+
+    :raises ValueError: for a k outside 1 to 160 or a number of replicas that is not offered.
+    """
+
+    k: int = 6
+    prot: protocol = DEFAULT_PROTOCOL
+    replicas: int = 1
+    successors: int = 8  # entries of the successor list (r)
+
+    max_key: int = 4 * 1024
+    max_value: int = 1024 * 1024
+    max_frame: int = 1280 * 1024
+    max_hello: int = 4 * 1024  # a frame before the peer's HELLO
+    page_bytes: int = 192 * 1024  # of one page of keys, items, or records on the move
+    page_keys: int = 512
+
+    requests_per_connection: int = 1024
+    queued_requests: int = 65_536  # waiting for their turn, over all connections
+    queued_bytes: int = 8 * 1024 * 1024  # answers that a slow peer has not read yet
+    connections: int = 1024
+    connections_per_address: int = 64
+
+    handshake_timeout: float = 5.0  # dialling, TLS and HELLO
+    stabilize_interval: float = 1.0
+    jitter: float = 0.25  # of every interval, as a fraction
+    ping_after: float = 1.0  # silence on a link before it is pinged
+    suspect_after: float = 3.0  # seconds of silence
+    dead_after: float = 8.0  # seconds of silence
+    request_timeout_min: float = 0.2
+    request_timeout_max: float = 2.0
+    operation_timeout: float = 10.0
+    retry_min: float = 0.02  # first pause before an operation is tried again
+    retry_max: float = 0.5
+    redial_min: float = 0.5  # first pause before a remembered peer is dialled again
+    redial_max: float = 15.0
+    leave_timeout: float = 10.0  # of a graceful leave when the service stops
+    remembered_peers: int = 64
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or isinstance(self.k, bool) or not 1 <= self.k <= MAX_K:
+            raise ValueError(f"k must be a whole number from 1 to {MAX_K}, not {self.k!r}")
+        if self.replicas != 1:
+            raise ValueError(
+                f"replicas={self.replicas!r} is not offered: this version keeps one copy of a key"
+            )
+        if self.operation_timeout <= 0:
+            raise ValueError(f"timeout must be positive, not {self.operation_timeout!r}")
+
+    @property
+    def network(self) -> str:
+        """The name that two nodes must have in common."""
+        return network_name(self.prot, self.k)

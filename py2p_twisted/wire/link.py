@@ -1,0 +1,229 @@
+"""One connection after its handshake: requests, their replies, and how long they took (floor 1).
+
+Every request has a bounded wait, without a timer of its own: :class:`~.links.Links` sweeps all of
+them together.  Late, repeated and stray answers are ignored and counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..base import Peer
+from ..errors import OperationTimeout, PeerUnreachable, Unavailable
+from ..settings import Settings
+from .messages import Answer, Ask, Busy, Declined, Hello, Reply, Request
+
+if TYPE_CHECKING:
+    from .protocol import MessageProtocol
+
+__all__ = ["Link"]
+
+
+class Link:
+    """A connection to one peer.
+
+    :param protocol: carries the messages.
+    :param hello: what the peer announced.
+    :param dialled: True if this side made the connection.
+    :param answer: ``answer(link, request)`` returns the reply or a Deferred of it.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        settings: Settings,
+        protocol: MessageProtocol,
+        hello: Hello,
+        *,
+        dialled: bool,
+        answer: Callable[[Link, Request], Any],
+    ) -> None:
+        self.hello = hello
+        self.dialled = dialled
+        self.retired = False  # a better connection to the same peer exists
+        self.heard_at = clock.seconds()
+        self.ignored_answers = 0
+        self.pinging = False
+        self._clock = clock
+        self._settings = settings
+        self._protocol = protocol
+        self._answer = answer
+        self._number = 0
+        self._asked: dict[int, tuple[Deferred[Reply], float, float]] = {}
+        self._queue: deque[tuple[Request, Deferred[Reply], float | None]] = deque()
+        self._answering = 0
+        self._srtt = 0.0
+        self._rttvar = 0.0
+        self._measured = False
+        self._lost = False
+
+    @property
+    def peer(self) -> Peer:
+        """Who is at the other end."""
+        return self.hello.peer
+
+    @property
+    def idle(self) -> bool:
+        """True while no request of this side waits for its answer."""
+        return not self._asked and not self._queue
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests of the peer wait for this side's reply."""
+        return self._answering
+
+    @property
+    def round_trip(self) -> float | None:
+        """Smoothed round-trip time in seconds, None before the first answer."""
+        return self._srtt if self._measured else None
+
+    def request_timeout(self) -> float:
+        """Seconds that a request may take: srtt + 4 rttvar within the settings' bounds."""
+        low, high = self._settings.request_timeout_min, self._settings.request_timeout_max
+        if not self._measured:
+            return high
+        return min(max(self._srtt + 4 * self._rttvar, low), high)
+
+    # -- asking
+
+    def ask(self, request: Request, timeout: float | None = None) -> Deferred[Reply]:
+        """Send a request.
+
+        :param timeout: seconds; by default :meth:`request_timeout`.
+        :returns: fires with the reply, or fails with `OperationTimeout` or `PeerUnreachable`.
+        """
+        deferred: Deferred[Reply] = Deferred(self._cancelled)
+        if self._lost:
+            deferred.errback(PeerUnreachable(f"the connection to {self.peer} is gone"))
+        elif len(self._asked) < self._settings.requests_per_connection and not self._protocol.held:
+            self._send(request, deferred, timeout)
+        elif len(self._queue) < self._settings.queued_requests:
+            self._queue.append((request, deferred, timeout))
+        else:
+            deferred.errback(
+                Unavailable(f"{len(self._queue)} requests to {self.peer} wait already; slow down")
+            )
+        return deferred
+
+    def _send(self, request: Request, deferred: Deferred[Reply], timeout: float | None) -> None:
+        self._number = number = self._number + 1
+        now = self._clock.seconds()
+        wait = self.request_timeout() if timeout is None else timeout
+        self._asked[number] = (deferred, now, now + wait)
+        self._protocol.send(Ask(number, request))
+
+    def _send_queued(self) -> None:
+        limit = self._settings.requests_per_connection
+        while self._queue and len(self._asked) < limit and not self._protocol.held:
+            request, deferred, timeout = self._queue.popleft()
+            if not deferred.called:
+                self._send(request, deferred, timeout)
+
+    def _cancelled(self, deferred: Deferred[Reply]) -> None:
+        for number, asked in self._asked.items():
+            if asked[0] is deferred:
+                del self._asked[number]
+                return
+
+    def sweep(self, now: float) -> None:
+        """Fail the requests whose time is over."""
+        late = [number for number, asked in self._asked.items() if asked[2] <= now]
+        for number in late:
+            asked = self._asked.pop(number, None)
+            if asked is not None:
+                waited = now - asked[1]
+                asked[0].errback(
+                    OperationTimeout(f"no answer from {self.peer} within {waited:.2g} s")
+                )
+        self._send_queued()
+
+    # -- what arrives
+
+    def received_answer(self, answer: Answer) -> None:
+        """The peer answered a request."""
+        asked = self._asked.pop(answer.number, None)
+        if asked is None:
+            self.ignored_answers += 1
+            return
+        self._measure(self._clock.seconds() - asked[1])
+        if self._queue:
+            self._send_queued()
+        asked[0].callback(answer.body)
+
+    def _measure(self, sample: float) -> None:
+        # Jacobson's estimator, as in RFC 6298.
+        if self._measured:
+            self._rttvar += (abs(self._srtt - sample) - self._rttvar) / 4
+            self._srtt += (sample - self._srtt) / 8
+        else:
+            self._srtt, self._rttvar, self._measured = sample, sample / 2, True
+
+    def received_ask(self, ask: Ask) -> None:
+        """The peer asks."""
+        number = ask.number
+        settings = self._settings
+        if self._protocol.queued_bytes > settings.queued_bytes:
+            if self._protocol.queued_bytes > 2 * settings.queued_bytes:
+                self.log.warn("{peer} asks and does not read the answers: dropped", peer=self.peer)
+                self._protocol.abort()
+                return
+            self._protocol.send(Answer(number, Busy()))
+            return
+        reply = self._answer(self, ask.body)
+        if not isinstance(reply, Deferred):
+            self._protocol.send(Answer(number, reply))
+        elif self._answering >= settings.requests_per_connection:
+            reply.addErrback(lambda _: None)
+            reply.cancel()
+            self._protocol.send(Answer(number, Busy()))
+        else:
+            self._answering += 1
+            reply.addCallbacks(self._reply_later, self._reply_failed, (number,), None, (number,))
+
+    def _reply_later(self, reply: Reply, number: int) -> None:
+        self._answering -= 1
+        self._protocol.send(Answer(number, reply))
+
+    def _reply_failed(self, failure: Failure, number: int) -> None:
+        self._answering -= 1
+        self.log.failure("could not answer a request of {peer}", failure, peer=self.peer)
+        self._protocol.send(Answer(number, Declined("the node failed to answer; see its log")))
+
+    # -- the end
+
+    def send(self, message: Any) -> None:
+        """Send a message that is neither request nor reply."""
+        self._protocol.send(message)
+
+    def close(self) -> None:
+        """Close the connection after what was sent has left."""
+        self._protocol.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._protocol.abort()
+
+    @property
+    def transport(self) -> Any:
+        """The transport, for checks of its certificate."""
+        return self._protocol.transport
+
+    def lost(self, message: str) -> None:
+        """The connection is gone: fail everything that waits."""
+        self._lost = True
+        asked, self._asked = self._asked, {}
+        queue, self._queue = self._queue, deque()
+        for deferred, _, _ in asked.values():
+            deferred.errback(PeerUnreachable(message, sent=True))
+        for _, deferred, _ in queue:
+            if not deferred.called:
+                deferred.errback(PeerUnreachable(message))

@@ -1,0 +1,227 @@
+"""One connection as Twisted sees it: bytes in, messages out, and back (floor 1).
+
+Owns framing, decoding and the batching of writes.  Never knows what a message means.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Protocol as Interface
+
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.basic import Int32StringReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..errors import BadMessage
+from .codec import decode, encode
+from .endpoints import tune
+from .messages import Message
+
+__all__ = ["MessageProtocol", "Outbox", "Receiver"]
+
+_length = Struct("!I")
+
+
+class Receiver(Interface):
+    """Who gets what one connection receives."""
+
+    def connected(self) -> None:
+        """The connection is made; nothing was received yet."""
+
+    def received(self, message: Message) -> None:
+        """A message arrived."""
+
+    def garbled(self, error: BadMessage, first_bytes: bytes) -> None:
+        """What arrived is no message; nothing more is received."""
+
+    def disconnected(self, reason: Failure) -> None:
+        """The connection is gone."""
+
+
+class Outbox:
+    """What the connections of one node have to write at the end of the reactor's turn.
+
+    Messages that one turn makes for one peer leave in one write.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waiting: list[MessageProtocol] = []
+        self._depth = 0
+        self._scheduled = False
+
+    def add(self, protocol: MessageProtocol) -> None:
+        """`protocol` has something to write."""
+        self._waiting.append(protocol)
+        if not self._depth and not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._turn)
+
+    def enter(self) -> None:
+        """Something arrived; what is answered meanwhile is written by :meth:`leave`."""
+        self._depth += 1
+
+    def leave(self) -> None:
+        """All that arrived is dealt with."""
+        self._depth -= 1
+        if not self._depth:
+            self._write()
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._write()
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for protocol in waiting:
+            protocol.flush()
+
+
+@implementer(IPushProducer)
+class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
+    """Messages over a byte stream: a four-byte length, then MessagePack.
+
+    :param receiver: gets what arrives.
+    :param outbox: the node's.
+    :param max_length: bytes of the longest frame that is accepted; may be changed at any time.
+    """
+
+    #: Frames at least this long are collected without copying what came before.
+    collect_from = 16 * 1024
+
+    def __init__(self, receiver: Receiver, outbox: Outbox, max_length: int) -> None:
+        self.MAX_LENGTH = max_length
+        self.queued_bytes = 0
+        self._receiver = receiver
+        self._outbox = outbox
+        self._out: list[bytes] = []
+        self._held = False  # the transport has more than it can send
+        self._closed = False
+        self._chunks: list[bytes] = []
+        self._missing = 0
+
+    def connectionMade(self) -> None:
+        """Twisted: the connection is made."""
+        tune(self.transport)
+        self.transport.registerProducer(self, True)
+        self._receiver.connected()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: bytes arrived."""
+        self._outbox.enter()
+        try:
+            if self._missing:
+                data = self._collect(data)
+            if data and not self._closed:
+                super().dataReceived(data)
+                self._expect_long_frame()
+        finally:
+            self._outbox.leave()
+
+    def _collect(self, data: bytes) -> bytes:
+        self._chunks.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return b""
+        whole = b"".join(self._chunks)
+        self._chunks.clear()
+        self._missing = 0
+        return whole
+
+    def _expect_long_frame(self) -> None:
+        # Int32StringReceiver joins its buffer with every chunk, which is quadratic for long frames.
+        pending = self._unprocessed
+        if len(pending) < 4 or self._closed:
+            return
+        wanted = 4 + _length.unpack_from(pending)[0]
+        if wanted >= self.collect_from:
+            self._chunks.append(pending)
+            self._missing = wanted - len(pending)
+            self._unprocessed = b""
+
+    def stringReceived(self, string: bytes) -> None:
+        """Twisted: a whole frame arrived."""
+        if self._closed:
+            return
+        try:
+            message = decode(string)
+        except BadMessage as error:
+            self._garbled(error, string[:4])
+        else:
+            self._receiver.received(message)
+
+    def lengthLimitExceeded(self, length: int) -> None:
+        """Twisted: a frame was announced that is too long."""
+        error = BadMessage(f"a frame of {length} bytes was announced; {self.MAX_LENGTH} are allowed")
+        self._garbled(error, _length.pack(length))
+
+    def _garbled(self, error: BadMessage, first_bytes: bytes) -> None:
+        if not self._closed:
+            self._receiver.garbled(error, first_bytes)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted: the connection is gone."""
+        self._closed = True
+        self._out.clear()
+        self._chunks.clear()
+        self._receiver.disconnected(reason)
+
+    # -- sending
+
+    def send(self, message: Message) -> int:
+        """Send a message at the end of this turn; returns its size in bytes."""
+        body = encode(message)
+        size = len(body)
+        if self._closed:
+            return size
+        if not self._out:
+            self._outbox.add(self)
+        self._out.append(_length.pack(size))
+        self._out.append(body)
+        self.queued_bytes += size
+        return size
+
+    def flush(self) -> None:
+        """Write what was sent, unless the transport asked to wait."""
+        if self._out and not self._held and not self._closed:
+            data = b"".join(self._out)
+            self._out.clear()
+            self.queued_bytes = 0
+            self.transport.write(data)
+
+    @property
+    def held(self) -> bool:
+        """True while the peer reads more slowly than this side writes."""
+        return self._held
+
+    def pauseProducing(self) -> None:
+        """Twisted: the transport's buffer is full."""
+        self._held = True
+
+    def resumeProducing(self) -> None:
+        """Twisted: the transport's buffer has room again."""
+        self._held = False
+        self.flush()
+
+    def stopProducing(self) -> None:
+        """Twisted: the transport is gone."""
+        self._held = True
+
+    # -- closing
+
+    def close(self) -> None:
+        """Close after what was sent has left."""
+        if not self._closed:
+            self.flush()
+            self._closed = True
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closed = True
+        self.transport.abortConnection()
+
+
