@@ -75,6 +75,7 @@ class protocol(_Protocol):  # noqa: N801 - py2p's documented name
     __slots__ = ()
 
     def __new__(cls, subnet: str, encryption: str) -> protocol:
+        """Check the encryption; the class tells the rest."""
         if encryption not in ENCRYPTIONS:
             expected = " or ".join(repr(name) for name in ENCRYPTIONS)
             raise ValueError(f"unknown encryption {encryption!r}: expected {expected}")

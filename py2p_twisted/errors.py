@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AuthenticationFailed",
     "BadMessage",
+    "CannotListen",
     "ChordError",
     "KeyTooLarge",
     "NetworkMismatch",
@@ -64,6 +65,17 @@ class PeerUnreachable(ChordError, ConnectionError):
 
 class AuthenticationFailed(ChordError, ConnectionError):
     """A certificate is missing, unknown, expired, or names another host."""
+
+
+class CannotListen(ChordError, OSError):
+    """The port cannot be had: it is in use, or the address is not this machine's.
+
+    :ivar errno: the system's number of the reason, None if it gave none.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 class NotConnected(ChordError):

@@ -236,6 +236,7 @@ class Bulk:
             if again and not progress and not moved:
                 await attempts.wait()
                 await self._finder.refresh(self._core.partition(key_of(again[0])))
+                await self._finder.catch_up()
             elif progress:
                 doubtful, attempts = attempts.doubtful, Attempts(self._core)
                 attempts.doubtful = doubtful
@@ -254,11 +255,8 @@ class Bulk:
             )
             for member, parts in window
         ]
-        results = await DeferredList(asked, consumeErrors=True)
-        for success, result in results:
-            if not success:
-                result.raiseException()
-        return [result for _, result in results]
+        # A coroutine that returns a failure fails; Attempts.note() tells which may be tried again.
+        return [result for _, result in await DeferredList(asked, consumeErrors=True)]
 
     async def _batches(
         self,
@@ -334,6 +332,7 @@ class Bulk:
             if missing and not moved:
                 await attempts.wait()
                 await self._finder.refresh(min(missing))
+                await self._finder.catch_up()
         return counted
 
     async def walk(

@@ -25,6 +25,7 @@ class Finder:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._versions: dict[bytes, int] = {}  # instance -> version of its directory
         self.lookups = 0
         self.requests = 0
 
@@ -79,7 +80,7 @@ class Finder:
             owner = lookup.owner
             if owner is None or not alive or owner.instance == core.instance:
                 break
-            if await core.try_ask(owner, Ping(), Done) is not None:
+            if await core.try_ask(owner, Ping(member=True), Done) is not None:
                 break
             lookup.dead(owner)
         self.lookups += 1
@@ -108,17 +109,31 @@ class Finder:
                 for config in reply.configs if reply is not None else ():
                     core.learn(config)
 
-    async def fetch_directory(self, peer: Peer) -> int:
-        """Take over all that a peer's directory knows; its version."""
-        version = 0
+    async def catch_up(self) -> None:
+        """Take over the news of two members' directories."""
+        links = [link.peer for link in self._core.ring_links()]
+        self._core.rng.shuffle(links)
+        for peer in links[:2]:
+            await self.fetch_directory(peer)
+
+    async def fetch_directory(self, peer: Peer) -> None:
+        """Take over all that a peer's directory learnt since it was last asked."""
+        version = self._versions.get(peer.instance, 0)
         while True:
             reply = await self._core.try_ask(
                 peer, GetConfigs(version), Configs, self._core.settings.request_timeout_max
             )
             if reply is None:
-                return version
+                return
             for config in reply.configs:
                 self._core.learn(config)
             if reply.version <= version or not reply.configs:
-                return reply.version
+                break
             version = reply.version
+        if len(self._versions) > 4096:
+            self._versions.clear()
+        self._versions[peer.instance] = version
+
+    def forget(self) -> None:
+        """The directory was cleared: take everything anew."""
+        self._versions.clear()

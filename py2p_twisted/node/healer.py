@@ -41,7 +41,14 @@ class Healer:
         return await self.merge(link)
 
     async def reconnect(self) -> None:
-        """A node that keeps nothing lost its last connection to the ring: try a remembered one."""
+        """A node that keeps nothing has few connections to the ring: try a remembered peer.
+
+        Whoever is connected, member or not, may know newer members.
+        """
+        core = self._core
+        if not any(core.ring_links()):
+            for link in core.links:
+                await self._finder.fetch_directory(link.peer)
         await self._somebody()
 
     async def _somebody(self) -> Link | None:

@@ -76,9 +76,13 @@ class Membership:
             return
         if core.phase is not Phase.LEECHING:
             raise RingConflict(f"this node is {core.phase.value}: wait until that is over")
-        if not any(core.ring_links()):
+        if not core.ring_id:
             self._found()
             return
+        if not any(core.ring_links()):
+            raise NotConnected(
+                f"the connection to ring {core.ring_name} is lost; it is looked for: try again soon"
+            )
         core.phase = Phase.JOINING
         try:
             await self._enter()
@@ -127,7 +131,7 @@ class Membership:
     async def _enter(self) -> None:
         core = self._core
         deadline = core.clock.seconds() + _JOIN_TIMEOUT
-        identifier = await self._claim_identifier()
+        identifier = await self._claim_identifier(deadline)
         core.me = self._named(identifier)
         while True:
             if core.phase is not Phase.JOINING:
@@ -185,8 +189,10 @@ class Membership:
             before,
         )
 
-    async def _claim_identifier(self) -> int:
+    async def _claim_identifier(self, deadline: float) -> int:
         """Claim a free identifier: the preferred one, else one that halves a wide gap.
+
+        :param deadline: on the clock, when to give up.
 
         :raises RingFull: if live nodes hold all of them.
         :raises Unavailable: if the table cannot tell.
@@ -201,6 +207,10 @@ class Membership:
                 return candidate
             known = {peer.id for peer in core.directory.members()} | set(taken)
             free = widest_gap_middles(known, k) or widest_gap_middles(taken, k)
+            if core.clock.seconds() > deadline:
+                raise Unavailable(
+                    "no identifier could be claimed: the nodes that keep the claims do not answer"
+                )
             if free:
                 candidate = core.rng.choice(free)
                 continue
@@ -296,12 +306,13 @@ class Membership:
                 break
             if not done:
                 await core.sleep(core.jittered(0.1))
-        alone = core.pointers is None or core.pointers.alone
-        if not done and not discard and (core.keys or not alone):
+        # A node that was cut off seems to be alone, and its partitions would be lost to the others.
+        others = any(peer.instance != core.instance for peer in core.directory.members())
+        if not done and not discard and (core.keys or others):
             core.phase = Phase.JOINED
             raise Unavailable(
-                f"this node keeps {core.keys} keys and no other node takes them over: "
-                "it is the last one of its ring, or the others cannot be reached; "
+                f"this node keeps {core.keys} keys and no other node takes its part of the ring "
+                f"over: {'the others cannot be reached' if others else 'it is the last one'}; "
                 "unjoin(discard=True) gives the keys up"
             )
         if done:

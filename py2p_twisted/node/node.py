@@ -63,6 +63,10 @@ __all__ = ["Node"]
 _MOST_CONFIGS = 1024
 #: Rounds between two checks that the table still has this node's claim.
 _CLAIM_EVERY = 10
+#: Members that a leeching node is connected to, if there are as many.
+_LEECHING_LINKS = 2
+#: Rounds between two looks of a leeching node for news of the directory.
+_CATCH_UP_EVERY = 5
 
 
 class Node:
@@ -207,6 +211,7 @@ class Node:
             return
         if core.ring_id != link.hello.ring:
             core.directory.clear()
+            self.finder.forget()
         core.ring_id = link.hello.ring
         self.announce()
         self.spawn(self.finder.fetch_directory(link.peer), "fetching the directory")
@@ -218,6 +223,7 @@ class Node:
             core.log.info("Gives up its empty ring for that of {peer}.", peer=link.peer)
             self.membership.forget_ring()
             core.directory.clear()
+            self.finder.forget()
             core.ring_id = link.hello.ring
             self.announce()
             await self.finder.fetch_directory(link.peer)
@@ -232,7 +238,11 @@ class Node:
             return
         pointers = core.pointers
         self.log.debug("connection lost: {error}", error=str(error))
-        if pointers is None or link.hello.leeching:
+        if pointers is None:
+            if core.ring_id and not any(core.ring_links()):
+                self.kick()
+            return
+        if link.hello.leeching:
             return
         neighbours = {peer.instance for peer in pointers.successors[:1]}
         if pointers.predecessor is not None:
@@ -258,7 +268,7 @@ class Node:
         bulk, operations = self.bulk, self.operations
         stabilizer, handover = self.stabilizer, self.handover
         return {
-            Ping: lambda _, request: Done(),
+            Ping: self._answer_ping,
             Read: lambda _, request: operations.answer_read(request),
             WriteOne: lambda _, request: operations.answer_write(request),
             ReadMany: lambda _, request: bulk.answer_read_many(request),
@@ -276,6 +286,11 @@ class Node:
             Open: lambda _, request: handover.answer_open(request),
             TakeEra: lambda _, request: self.recovery.answer_take_era(request),
         }
+
+    def _answer_ping(self, link: Link, request: Ping) -> Reply:
+        if request.member and not self.core.member:
+            return Declined("not a member of the ring")
+        return Done()
 
     def _answer_find_successor(self, link: Link, request: FindSuccessor) -> Reply:
         found = self.finder.answer(request)
@@ -345,10 +360,15 @@ class Node:
             await self._lost_identifier()
 
     async def _leeching_round(self) -> None:
-        """A node that lost the ring looks for it."""
+        """A node that keeps nothing stays in touch with the ring, and looks for it if it lost it."""
         core = self.core
-        if core.ring_id and core.phase is Phase.LEECHING and not any(core.ring_links()):
+        if not core.ring_id:
+            return
+        self._round += 1
+        if len(list(core.ring_links())) < _LEECHING_LINKS:
             await self.healer.reconnect()
+        if self._round % _CATCH_UP_EVERY == 0:
+            await self.finder.catch_up()
 
     async def _lost_identifier(self) -> None:
         """Another node was given this identifier while this one was away: take another one."""

@@ -7,10 +7,12 @@ the state stands in :class:`~py2p_twisted.ring.steps.Steps`.
 
 from __future__ import annotations
 
+from enum import Enum
+
 from twisted.internet.defer import Deferred
 
 from ..base import Peer
-from ..errors import ChordError
+from ..errors import ChordError, OperationTimeout
 from ..ring.ring import Pointers
 from ..wire.link import Link
 from ..wire.messages import (
@@ -33,6 +35,13 @@ __all__ = ["Stabilizer"]
 _MOST_WAITING = 64
 #: Configurations in one answer.
 _MOST_CONFIGS = 256
+
+
+class _Silence(Enum):
+    """Why a member's pointers were not heard."""
+
+    SLOW = "slow"  # it may wait for a step of its own
+    GONE = "gone"  # it cannot be reached, or is no member
 
 
 class Stabilizer:
@@ -143,9 +152,9 @@ class Stabilizer:
             state = await self._query(successor)
             if not core.steps.is_current(token) or core.pointers is None:
                 return False
-            if state is None:
-                if core.links.get(successor.instance) is not None:
-                    return False  # it is slow, or waits itself; the detector decides if it is dead
+            if state is _Silence.SLOW:
+                return False  # the failure detector decides whether it is dead
+            if state is _Silence.GONE:
                 core.log.info("Neighbour lost: {peer}.", peer=successor)
                 core.pointers = pointers = rules.successor_failed(core.pointers, successor)
                 continue
@@ -165,27 +174,35 @@ class Stabilizer:
         state = await self._query(candidate)
         if not core.steps.is_current(token) or core.pointers is None:
             return False
-        if state is not None:
+        if isinstance(state, State):
             core.pointers = rules.adopted(core.pointers, candidate, state.successors)
-        elif core.pointers.successor is None and core.links.get(candidate.instance) is None:
+        elif core.pointers.successor is None and state is _Silence.GONE:
             core.log.info("Neighbour lost: {peer}; this node is alone.", peer=candidate)
             core.pointers = rules.predecessor_failed(core.pointers)
         else:
             core.pointers = rules.candidate_failed(core.pointers, candidate)
         return True
 
-    async def _query(self, peer: Peer) -> State | None:
+    async def _query(self, peer: Peer) -> State | _Silence:
+        """Ask for a member's pointers; takes its news of the directory."""
         core = self._core
         request = GetState(self._seen.get(peer.instance, 0), peer.instance)
-        state = await core.try_ask(peer, request, State, core.settings.request_timeout_max)
-        if state is not None:
-            if len(self._seen) > 4096:
-                self._seen.clear()
-            self._seen[peer.instance] = state.version
-            for config in state.configs:
-                core.learn(config)
-            for known in state.successors:
-                core.remember(known)
+        try:
+            state = await core.ask(peer, request, core.settings.request_timeout_max)
+        except OperationTimeout:
+            return _Silence.SLOW
+        except ConnectionError as error:
+            core.log.debug("{error}", error=str(error))
+            return _Silence.GONE
+        if not isinstance(state, State):
+            return _Silence.SLOW if isinstance(state, Busy) else _Silence.GONE
+        if len(self._seen) > 4096:
+            self._seen.clear()
+        self._seen[peer.instance] = state.version
+        for config in state.configs:
+            core.learn(config)
+        for known in state.successors:
+            core.remember(known)
         return state
 
     # -- rectify
@@ -211,7 +228,7 @@ class Stabilizer:
             before = core.pointers.predecessor if core.pointers is not None else None
             if token is None or before is None:
                 return
-            answered = await core.try_ask(before, Ping(), Done)
+            answered = await core.try_ask(before, Ping(member=True), Done)
             if answered is None and core.steps.is_current(token) and core.pointers is not None:
                 self._set_predecessor(notifier)
         finally:

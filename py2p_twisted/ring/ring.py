@@ -83,13 +83,8 @@ class RingRules:
 
     def joined(self, me: Peer, member: Peer, its_successors: Sequence[Peer]) -> Pointers:
         """JOIN: take the list that `member` has now; one atomic step."""
-        if its_successors:
-            successors = self.adopt(me, its_successors[0], its_successors[1:])
-        else:
-            successors = ()
-        if len(successors) < self.r and all(peer.id != member.id for peer in successors):
-            successors = (*successors, member)
-        return Pointers(me, successors, member)
+        first, *rest = (*its_successors, member)
+        return Pointers(me, self.adopt(me, first, rest), member)
 
     def stabilized(self, old: Pointers, successor: Peer, its_list: Sequence[Peer]) -> Pointers:
         """STABILIZE, first half: the successor answered with its list."""
@@ -142,6 +137,5 @@ class RingRules:
         """
         offers = {peer.id: peer for peer in (*old.successors, *its_list, found)}
         offers.pop(old.me.id, None)
-        size = max(max(offers), old.me.id) + 1
-        nearest = sorted(offers, key=lambda identifier: (identifier - old.me.id) % size)
+        nearest = sorted(offers, key=lambda identifier: (identifier < old.me.id, identifier))
         return replace(old, successors=tuple(offers[i] for i in nearest[: self.r]))

@@ -1,9 +1,11 @@
 """One step at a time: the atomicity that the proof of the ring needs (floor 0; pure).
 
 While a member waits for the answer to a query of its own step, it does not answer queries about its
-state.  In small rings such waits can close into a circle, so a query from a lower identifier makes
-it give up its step (a step not taken is always safe) and answer; one from a higher identifier
-waits.  Waits then run only towards lower identifiers.
+state, and neither does one whose list lost an entry, until a step refilled it.  Such waits can
+close into a circle: in small rings, and wherever every other member died at once.  So a query from
+a lower identifier is answered always, and makes the member give up its own step (a step not taken
+is always safe; a list that lost an entry is short, not wrong); one from a higher identifier waits.
+Waits then run only towards lower identifiers.
 """
 
 from __future__ import annotations
@@ -47,11 +49,7 @@ class Steps:
         :param asker: the identifier of the member that asks, None for a node outside the ring.
         :param depleted: the list lost an entry and waits to be refilled.
         """
-        if depleted:
-            return False
-        if self._current is None:
-            return True
         if asker is not None and asker < me:
             self._current = None
             return True
-        return False
+        return self._current is None and not depleted

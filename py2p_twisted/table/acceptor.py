@@ -198,7 +198,10 @@ class Acceptor:
         if self._sorted is None:
             self._sorted = sorted(self._records)
         keys = self._sorted
-        start = bisect_left(keys, prefix) if after is None else bisect_right(keys, after)
+        if after is None or after < prefix:
+            start = bisect_left(keys, prefix)
+        else:
+            start = bisect_right(keys, after)
         return self._live(keys, start, prefix)
 
     def _live(self, keys: list[bytes], start: int, prefix: bytes) -> Iterator[bytes]:

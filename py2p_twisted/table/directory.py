@@ -15,8 +15,10 @@ __all__ = ["Directory"]
 
 
 class Directory:
-    """Configurations by partition, with a local count of changes, so that peers can take only
-    the difference since they last asked."""
+    """Configurations by partition, and a local count of their changes.
+
+    The count lets a peer take only the difference since it last asked.
+    """
 
     def __init__(self) -> None:
         self.version = 0

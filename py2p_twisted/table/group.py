@@ -98,7 +98,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Base(NamedTuple):
     """The identity of a set of records: how many, and a digest that their order does not change."""
 
-    count: Count
+    records: Count
     digest: bytes
 
 

@@ -17,7 +17,7 @@ from ..base import show_address
 from ..errors import BadMessage, ChordError, NetworkMismatch, PeerUnreachable
 from .endpoints import looks_like_tls, plain_text_met_tls
 from .link import Link
-from .messages import WIRE_VERSION, Answer, Ask, Hello, Message, Refused
+from .messages import Answer, Ask, Hello, Message, Refused
 from .protocol import MessageProtocol
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Connection:
         self.error: ChordError | None = None  # why it ends, if this side or the peer said so
         self._links = links
         self._dialled = dialled
-        self._said = Hello(WIRE_VERSION, "", "", 1, b"", True, True, links.nobody)
+        self._said: Hello | None = None
         self._timer: IDelayedCall | None = None
 
     @property
@@ -100,8 +100,7 @@ class Connection:
         clock, settings = self._links.clock, self._links.settings
         self._timer = clock.callLater(settings.handshake_timeout, self._too_slow)
         if self._dialled is not None:
-            self._said = self._links.hello()
-            self.protocol.send(self._said)
+            self.protocol.send(self._our_hello())
 
     def received(self, message: Message) -> None:
         """A message arrived: most are answers and requests on a connection that is open."""
@@ -110,12 +109,11 @@ class Connection:
             self._handshake(message)
             return
         link.heard_at = self._links.clock.seconds()
-        kind = type(message)
-        if kind is Answer:
+        if isinstance(message, Answer):
             link.received_answer(message)
-        elif kind is Ask:
+        elif isinstance(message, Ask):
             link.received_ask(message)
-        elif kind is Hello:
+        elif isinstance(message, Hello):
             self._hello_again(link, message)
         else:
             self._refused(message)
@@ -125,13 +123,12 @@ class Connection:
         links = self._links
         links.bad_messages += 1
         if self.link is None and looks_like_tls(first_bytes):
-            self._refuse(plain_text_met_tls(self.address))
+            self.refuse(plain_text_met_tls(self.address))
             return
         self.log.warn(
             "{address} sent what is no message: {error}", address=self.address, error=str(error)
         )
-        self.error = PeerUnreachable(f"{self.address} sent what is no message: {error}")
-        self.protocol.abort()
+        self.give_up(PeerUnreachable(f"{self.address} sent what is no message: {error}"))
 
     def disconnected(self, reason: Failure) -> None:
         """The connection is gone."""
@@ -145,8 +142,7 @@ class Connection:
     def _too_slow(self) -> None:
         self._timer = None
         seconds = self._links.settings.handshake_timeout
-        self.error = PeerUnreachable(f"{self.address} said nothing for {seconds:g} s")
-        self.protocol.abort()
+        self.give_up(PeerUnreachable(f"{self.address} said nothing for {seconds:g} s"))
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -154,24 +150,23 @@ class Connection:
         self._timer = None
 
     def _handshake(self, message: Message) -> None:
+        links = self._links
         if isinstance(message, Refused):
             self._refused(message)
             return
         if not isinstance(message, Hello):
-            self._refuse(PeerUnreachable(f"{self.address} did not begin with HELLO"))
+            self.refuse(PeerUnreachable(f"{self.address} did not begin with HELLO"))
             return
-        links = self._links
-        if self._dialled is None:
-            self._said = links.hello()
-        error = mismatch(self._said, message, self.address) or links.judge(
+        ours = self._our_hello()
+        error = mismatch(ours, message, self.address) or links.judge(
             message, self.protocol.transport
         )
         if error is not None:
-            self._refuse(error, tell=True)
+            self.refuse(error)
             return
         self._stop_timer()
         if self._dialled is None:
-            self.protocol.send(self._said)
+            self.protocol.send(ours)
         self.protocol.MAX_LENGTH = links.settings.max_frame
         self.link = Link(
             links.clock,
@@ -181,40 +176,47 @@ class Connection:
             dialled=self._dialled is not None,
             answer=links.answer,
         )
+        if self._dialled is not None and (changed := links.hello()) != ours:
+            self.protocol.send(changed)  # announced to the others while this one was dialled
         links.opened(self, self.link)
+
+    def _our_hello(self) -> Hello:
+        """What this side announced, or is about to."""
+        if self._said is None:
+            self._said = self._links.hello()
+        return self._said
 
     def _hello_again(self, link: Link, hello: Hello) -> None:
         links = self._links
         if hello.peer.instance != link.peer.instance:
-            self._refuse(PeerUnreachable(f"{self.address} changed its instance"), tell=True)
+            self.refuse(PeerUnreachable(f"{self.address} changed its instance"))
             return
         error = links.judge(hello, self.protocol.transport)
         if error is not None:
-            self._refuse(error, tell=True)
+            self.refuse(error)
             return
         link.hello = hello
         links.changed(link)
 
+    # -- the end
+
     def refuse(self, error: ChordError) -> None:
         """Close the connection and tell the peer why."""
-        self._refuse(error, tell=True)
-
-    def _refuse(self, error: ChordError, *, tell: bool = True) -> None:
-        self.error = error
-        if tell:
-            kind = type(error).__name__
-            said = self._said if self._said.subnet else self._links.hello()
-            self.protocol.send(Refused(kind, str(error)[:1024], describe(said)[:1024]))
+        self.error = self.error or error
+        ours = describe(self._our_hello())
+        self.protocol.send(Refused(type(error).__name__, str(error)[:1024], ours[:1024]))
         self.protocol.close()
 
-    def _refused(self, message: Message) -> None:
-        if not isinstance(message, Refused):
-            self._refuse(PeerUnreachable(f"{self.address} did not begin with HELLO"))
-            return
+    def give_up(self, error: ChordError) -> None:
+        """Close the connection at once, for this reason unless there was one before."""
+        self.error = self.error or error
+        self.protocol.abort()
+
+    def _refused(self, message: Refused) -> None:
         text = f"{self.address} refused this node: {message.reason}"
         if message.kind == "NetworkMismatch":
-            ours = self._said if self._said.subnet else self._links.hello()
-            self.error = NetworkMismatch(text, ours=describe(ours), theirs=message.ours)
+            ours = describe(self._our_hello())
+            error: ChordError = NetworkMismatch(text, ours=ours, theirs=message.ours)
         else:
-            self.error = _REFUSALS.get(message.kind, PeerUnreachable)(text)
-        self.protocol.abort()
+            error = _REFUSALS.get(message.kind, PeerUnreachable)(text)
+        self.give_up(error)

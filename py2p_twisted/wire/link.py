@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from ..base import Peer
 from ..errors import OperationTimeout, PeerUnreachable, Unavailable
 from ..settings import Settings
-from .messages import Answer, Ask, Busy, Declined, Hello, Reply, Request
+from .messages import Answer, Ask, Busy, Declined, Hello, Message, Reply, Request
 
 if TYPE_CHECKING:
     from .protocol import MessageProtocol
@@ -59,7 +59,7 @@ class Link:
         self._answer = answer
         self._number = 0
         self._asked: dict[int, tuple[Deferred[Reply], float, float]] = {}
-        self._queue: deque[tuple[Request, Deferred[Reply], float | None]] = deque()
+        self._queue: deque[tuple[Request, Deferred[Reply], float | None, float]] = deque()
         self._answering = 0
         self._srtt = 0.0
         self._rttvar = 0.0
@@ -96,23 +96,30 @@ class Link:
     # -- asking
 
     def ask(self, request: Request, timeout: float | None = None) -> Deferred[Reply]:
-        """Send a request.
+        """Send a request, at once or when its turn has come.
 
-        :param timeout: seconds; by default :meth:`request_timeout`.
-        :returns: fires with the reply, or fails with `OperationTimeout` or `PeerUnreachable`.
+        :param timeout: seconds from when it is sent; by default :meth:`request_timeout`.  Before
+            that it waits for at most ``Settings.operation_timeout``.
+        :returns: fires with the reply, or fails with `OperationTimeout`, `PeerUnreachable`, or
+            `Unavailable` if too many wait.
         """
         deferred: Deferred[Reply] = Deferred(self._cancelled)
-        if self._lost:
+        settings = self._settings
+        if self._lost or self._protocol.closed:
             deferred.errback(PeerUnreachable(f"the connection to {self.peer} is gone"))
-        elif len(self._asked) < self._settings.requests_per_connection and not self._protocol.held:
+        elif not self._queue and self._has_room():
             self._send(request, deferred, timeout)
-        elif len(self._queue) < self._settings.queued_requests:
-            self._queue.append((request, deferred, timeout))
+        elif len(self._queue) < settings.queued_requests:
+            until = self._clock.seconds() + settings.operation_timeout
+            self._queue.append((request, deferred, timeout, until))
         else:
             deferred.errback(
                 Unavailable(f"{len(self._queue)} requests to {self.peer} wait already; slow down")
             )
         return deferred
+
+    def _has_room(self) -> bool:
+        return len(self._asked) < self._settings.requests_per_connection and not self._protocol.held
 
     def _send(self, request: Request, deferred: Deferred[Reply], timeout: float | None) -> None:
         self._number = number = self._number + 1
@@ -122,9 +129,8 @@ class Link:
         self._protocol.send(Ask(number, request))
 
     def _send_queued(self) -> None:
-        limit = self._settings.requests_per_connection
-        while self._queue and len(self._asked) < limit and not self._protocol.held:
-            request, deferred, timeout = self._queue.popleft()
+        while self._queue and self._has_room():
+            request, deferred, timeout, _ = self._queue.popleft()
             if not deferred.called:
                 self._send(request, deferred, timeout)
 
@@ -135,7 +141,7 @@ class Link:
                 return
 
     def sweep(self, now: float) -> None:
-        """Fail the requests whose time is over."""
+        """Fail the requests whose time is over, and send those whose turn has come."""
         late = [number for number, asked in self._asked.items() if asked[2] <= now]
         for number in late:
             asked = self._asked.pop(number, None)
@@ -144,6 +150,10 @@ class Link:
                 asked[0].errback(
                     OperationTimeout(f"no answer from {self.peer} within {waited:.2g} s")
                 )
+        while self._queue and (self._queue[0][1].called or self._queue[0][3] <= now):
+            deferred = self._queue.popleft()[1]
+            if not deferred.called:
+                deferred.errback(OperationTimeout(f"too many requests to {self.peer} were waiting"))
         self._send_queued()
 
     # -- what arrives
@@ -169,38 +179,47 @@ class Link:
 
     def received_ask(self, ask: Ask) -> None:
         """The peer asks."""
-        number = ask.number
-        settings = self._settings
-        if self._protocol.queued_bytes > settings.queued_bytes:
-            if self._protocol.queued_bytes > 2 * settings.queued_bytes:
-                self.log.warn("{peer} asks and does not read the answers: dropped", peer=self.peer)
-                self._protocol.abort()
-                return
-            self._protocol.send(Answer(number, Busy()))
+        number, protocol, settings = ask.number, self._protocol, self._settings
+        if protocol.queued_bytes > 2 * settings.queued_bytes:
+            self.log.warn("{peer} asks and does not read the answers: dropped", peer=self.peer)
+            protocol.abort()
             return
-        reply = self._answer(self, ask.body)
-        if not isinstance(reply, Deferred):
-            self._protocol.send(Answer(number, reply))
-        elif self._answering >= settings.requests_per_connection:
-            reply.addErrback(lambda _: None)
-            reply.cancel()
-            self._protocol.send(Answer(number, Busy()))
-        else:
+        if (
+            protocol.queued_bytes > settings.queued_bytes
+            or self._answering >= settings.requests_per_connection
+        ):
+            protocol.send(Answer(number, Busy()))
+            return
+        try:
+            reply = self._answer(self, ask.body)
+        except Exception:
+            self._decline(Failure(), number)
+            return
+        if isinstance(reply, Deferred):
             self._answering += 1
-            reply.addCallbacks(self._reply_later, self._reply_failed, (number,), None, (number,))
+            reply.addBoth(self._reply_later, number)
+        else:
+            protocol.send(Answer(number, reply))
 
-    def _reply_later(self, reply: Reply, number: int) -> None:
+    def _reply_later(self, result: Reply | Failure, number: int) -> None:
         self._answering -= 1
-        self._protocol.send(Answer(number, reply))
+        if isinstance(result, Failure):
+            self._decline(result, number)
+        else:
+            self._protocol.send(Answer(number, result))
 
-    def _reply_failed(self, failure: Failure, number: int) -> None:
-        self._answering -= 1
+    def _decline(self, failure: Failure, number: int) -> None:
         self.log.failure("could not answer a request of {peer}", failure, peer=self.peer)
         self._protocol.send(Answer(number, Declined("the node failed to answer; see its log")))
 
     # -- the end
 
-    def send(self, message: Any) -> None:
+    @property
+    def closing(self) -> bool:
+        """True once this side has begun to close it, or it is gone."""
+        return self._protocol.closed
+
+    def send(self, message: Message) -> None:
         """Send a message that is neither request nor reply."""
         self._protocol.send(message)
 
@@ -224,6 +243,6 @@ class Link:
         queue, self._queue = self._queue, deque()
         for deferred, _, _ in asked.values():
             deferred.errback(PeerUnreachable(message, sent=True))
-        for _, deferred, _ in queue:
+        for _, deferred, _, _ in queue:
             if not deferred.called:
                 deferred.errback(PeerUnreachable(message))

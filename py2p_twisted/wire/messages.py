@@ -79,38 +79,40 @@ class _Frozen(msgspec.Struct, frozen=True, array_like=True, gc=False):
 # -- requests, and the replies to them
 
 
-class Ping(_Frozen, tag=1):
-    """Are you there?  Answered by :class:`Done` at once."""
+class Ping(_Frozen, frozen=True, tag=1):
+    """Are you there, and a member if `member`?  Answered by :class:`Done`, or `Declined`."""
+
+    member: bool = False
 
 
-class Done(_Frozen, tag=101):
+class Done(_Frozen, frozen=True, tag=101):
     """Yes; it is done."""
 
 
-class Declined(_Frozen, tag=102):
+class Declined(_Frozen, frozen=True, tag=102):
     """No, for a reason that its sender may tell its user."""
 
     reason: Reason
 
 
-class Busy(_Frozen, tag=103):
+class Busy(_Frozen, frozen=True, tag=103):
     """Not now: the node has as much to do as it can bear.  Nothing was done; try again."""
 
 
-class FindSuccessor(_Frozen, tag=2):
+class FindSuccessor(_Frozen, frozen=True, tag=2):
     """Which way to this identifier?  Answered by :class:`RouteTo` at once."""
 
     target: Identifier
 
 
-class RouteTo(_Frozen, tag=104):
+class RouteTo(_Frozen, frozen=True, tag=104):
     """The way that a member knows; see :func:`py2p_twisted.ring.lookup.route`."""
 
     preceding: Peers
     owners: Peers
 
 
-class GetState(_Frozen, tag=3):
+class GetState(_Frozen, frozen=True, tag=3):
     """Your pointers, please, and what your directory learnt after `since`.
 
     The answer may wait until a step of the asked node is over.
@@ -120,7 +122,7 @@ class GetState(_Frozen, tag=3):
     instance: Instance | None = None  # that `since` belongs to
 
 
-class State(_Frozen, tag=105):
+class State(_Frozen, frozen=True, tag=105):
     """A member's pointers, and the difference of its directory."""
 
     predecessor: Peer | None
@@ -129,57 +131,57 @@ class State(_Frozen, tag=105):
     version: Number
 
 
-class Notify(_Frozen, tag=4):
+class Notify(_Frozen, frozen=True, tag=4):
     """I think that I am your predecessor."""
 
     peer: Peer
 
 
-class Leaving(_Frozen, tag=5):
+class Leaving(_Frozen, frozen=True, tag=5):
     """I am no member any more."""
 
     peer: Peer
 
 
-class GetConfigs(_Frozen, tag=6):
+class GetConfigs(_Frozen, frozen=True, tag=6):
     """The directory's changes after `since`.  Answered by :class:`Configs`."""
 
     since: Number
 
 
-class GetConfig(_Frozen, tag=7):
+class GetConfig(_Frozen, frozen=True, tag=7):
     """The newest configuration of one partition.  Answered by :class:`Configs`."""
 
     partition: Number
 
 
-class Learn(_Frozen, tag=8):
+class Learn(_Frozen, frozen=True, tag=8):
     """These configurations are news.  Answered by :class:`Done`."""
 
     configs: tuple[Config, ...]
 
 
-class Configs(_Frozen, tag=106):
+class Configs(_Frozen, frozen=True, tag=106):
     """Configurations, and the version of the sender's directory that they reach."""
 
     configs: tuple[Config, ...]
     version: Number
 
 
-class Read(_Frozen, tag=20):
+class Read(_Frozen, frozen=True, tag=20):
     """The value at a key.  Answered by :class:`Value`."""
 
     epoch: Epoch
     key: Key
 
 
-class Value(_Frozen, tag=120):
+class Value(_Frozen, frozen=True, tag=120):
     """A value; None: nothing is there."""
 
     value: bytes | None
 
 
-class WrongEpoch(_Frozen, tag=121):
+class WrongEpoch(_Frozen, frozen=True, tag=121):
     """Not done: the request's epoch is not the group's, or has stopped.
 
     :ivar config: the newest configuration that the sender knows, if any.
@@ -190,68 +192,68 @@ class WrongEpoch(_Frozen, tag=121):
     wedged: bool
 
 
-class WriteOne(_Frozen, tag=21):
+class WriteOne(_Frozen, frozen=True, tag=21):
     """Write one key.  Answered by :class:`Written`."""
 
     epoch: Epoch
     write: Write
 
 
-class Written(_Frozen, tag=122):
+class Written(_Frozen, frozen=True, tag=122):
     """What became of a write."""
 
     outcome: Outcome
 
 
-class ReadMany(_Frozen, tag=22):
+class ReadMany(_Frozen, frozen=True, tag=22):
     """Values at keys of partitions that one node keeps.  Answered by :class:`Values`."""
 
     parts: tuple[tuple[Epoch, tuple[Key, ...]], ...]
 
 
-class SomeValues(_Frozen, tag=133):
+class SomeValues(_Frozen, frozen=True, tag=133):
     """The values of one part, in the order of its keys."""
 
     values: tuple[bytes | None, ...]
 
 
-class Values(_Frozen, tag=123):
+class Values(_Frozen, frozen=True, tag=123):
     """For each part its values, or why there are none."""
 
     parts: tuple[SomeValues | WrongEpoch, ...]
 
 
-class WriteMany(_Frozen, tag=23):
+class WriteMany(_Frozen, frozen=True, tag=23):
     """Writes of partitions that one node keeps.  Answered by :class:`WrittenMany`."""
 
     parts: tuple[tuple[Epoch, tuple[Write, ...]], ...]
 
 
-class SomeWritten(_Frozen, tag=134):
+class SomeWritten(_Frozen, frozen=True, tag=134):
     """What became of the writes of one part, in their order."""
 
     outcomes: tuple[Outcome, ...]
 
 
-class WrittenMany(_Frozen, tag=124):
+class WrittenMany(_Frozen, frozen=True, tag=124):
     """For each part what became of its writes, or why nothing did."""
 
     parts: tuple[SomeWritten | WrongEpoch, ...]
 
 
-class Count(_Frozen, tag=24):
+class Count(_Frozen, frozen=True, tag=24):
     """How many keys have these partitions?  Answered by :class:`Counted`."""
 
     parts: tuple[tuple[Number, Epoch], ...]
 
 
-class Counted(_Frozen, tag=125):
+class Counted(_Frozen, frozen=True, tag=125):
     """For each partition its number of keys, or why there is none."""
 
     parts: tuple[Number | WrongEpoch, ...]
 
 
-class Page(_Frozen, tag=25):
+class Page(_Frozen, frozen=True, tag=25):
     """The keys of a partition after one key, in order.  Answered by :class:`Window`."""
 
     partition: Number
@@ -261,7 +263,7 @@ class Page(_Frozen, tag=25):
     most: Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
 
-class Window(_Frozen, tag=126):
+class Window(_Frozen, frozen=True, tag=126):
     """Some keys, with their values if asked for; `more` tells whether others follow."""
 
     keys: tuple[bytes, ...]
@@ -269,7 +271,7 @@ class Window(_Frozen, tag=126):
     more: bool
 
 
-class StagePart(_Frozen):
+class StagePart(_Frozen, frozen=True):
     """Records of one partition on their way to a next member."""
 
     partition: Number
@@ -280,32 +282,32 @@ class StagePart(_Frozen):
     base: Base | None = None  # with the last part: what is staged now
 
 
-class Stage(_Frozen, tag=30):
+class Stage(_Frozen, frozen=True, tag=30):
     """Keep these records ready.  Answered by :class:`Done`, or :class:`Declined`."""
 
     parts: tuple[StagePart, ...]
 
 
-class Open(_Frozen, tag=31):
+class Open(_Frozen, frozen=True, tag=31):
     """These epochs begin.  Answered by :class:`Opened`."""
 
     successors: tuple[Successor, ...]
 
 
-class Opened(_Frozen, tag=130):
+class Opened(_Frozen, frozen=True, tag=130):
     """The partitions of these epochs that are open; for the others the base is missing."""
 
     partitions: tuple[Number, ...]
 
 
-class TakeEra(_Frozen, tag=32):
+class TakeEra(_Frozen, frozen=True, tag=32):
     """Begin a new era in every partition that you keep.  Answered by :class:`TookEra`."""
 
     era: Number
     era_random: Number
 
 
-class TookEra(_Frozen, tag=131):
+class TookEra(_Frozen, frozen=True, tag=131):
     """The configurations in the new era."""
 
     configs: tuple[Config, ...]
@@ -352,7 +354,7 @@ Reply = (
 # -- the envelopes
 
 
-class Hello(_Frozen, tag=0):
+class Hello(_Frozen, frozen=True, tag=0):
     """Who I am, first in both directions.
 
     :ivar version: of the wire protocol.
@@ -375,7 +377,7 @@ class Hello(_Frozen, tag=0):
     peer: Peer
 
 
-class Refused(_Frozen, tag=255):
+class Refused(_Frozen, frozen=True, tag=255):
     """I will not talk to you, and why; the connection is closed after it."""
 
     kind: Annotated[str, msgspec.Meta(max_length=64)]
@@ -383,14 +385,14 @@ class Refused(_Frozen, tag=255):
     ours: Reason = ""
 
 
-class Ask(_Frozen, tag=10):
+class Ask(_Frozen, frozen=True, tag=10):
     """A request and the number that its answer will carry."""
 
     number: Number
     body: Request
 
 
-class Answer(_Frozen, tag=11):
+class Answer(_Frozen, frozen=True, tag=11):
     """The reply to the request of that number."""
 
     number: Number

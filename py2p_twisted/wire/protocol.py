@@ -6,9 +6,10 @@ Owns framing, decoding and the batching of writes.  Never knows what a message m
 from __future__ import annotations
 
 from struct import Struct
+from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
@@ -23,6 +24,9 @@ __all__ = ["MessageProtocol", "Outbox", "Receiver"]
 
 _length = Struct("!I")
 
+#: What keeping one message costs besides its bytes: two objects and their places in a list.
+_MESSAGE_OVERHEAD = 100
+
 
 class Receiver(Interface):
     """Who gets what one connection receives."""
@@ -34,7 +38,7 @@ class Receiver(Interface):
         """A message arrived."""
 
     def garbled(self, error: BadMessage, first_bytes: bytes) -> None:
-        """What arrived is no message; nothing more is received."""
+        """What arrived is no message; nothing more is received, and the connection ends."""
 
     def disconnected(self, reason: Failure) -> None:
         """The connection is gone."""
@@ -50,14 +54,13 @@ class Outbox:
         self._clock = clock
         self._waiting: list[MessageProtocol] = []
         self._depth = 0
-        self._scheduled = False
+        self._call: IDelayedCall | None = None
 
     def add(self, protocol: MessageProtocol) -> None:
         """`protocol` has something to write."""
         self._waiting.append(protocol)
-        if not self._depth and not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._turn)
+        if not self._depth and self._call is None:
+            self._call = self._clock.callLater(0, self._turn)
 
     def enter(self) -> None:
         """Something arrived; what is answered meanwhile is written by :meth:`leave`."""
@@ -69,8 +72,14 @@ class Outbox:
         if not self._depth:
             self._write()
 
+    def stop(self) -> None:
+        """Leave no delayed call behind: every connection is gone."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
     def _turn(self) -> None:
-        self._scheduled = False
+        self._call = None
         self._write()
 
     def _write(self) -> None:
@@ -80,14 +89,17 @@ class Outbox:
 
 
 @implementer(IPushProducer)
-class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
+class MessageProtocol(Int32StringReceiver):
     """Messages over a byte stream: a four-byte length, then MessagePack.
 
     :param receiver: gets what arrives.
     :param outbox: the node's.
     :param max_length: bytes of the longest frame that is accepted; may be changed at any time.
+    :ivar queued_bytes: what was sent and not yet handed to the transport costs this many bytes.
+    :ivar closed: True once this side has begun to close, or the connection is gone.
     """
 
+    transport: Any  # an ITCPTransport that is an IConsumer too
     #: Frames at least this long are collected without copying what came before.
     collect_from = 16 * 1024
 
@@ -98,7 +110,7 @@ class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
         self._outbox = outbox
         self._out: list[bytes] = []
         self._held = False  # the transport has more than it can send
-        self._closed = False
+        self.closed = False
         self._chunks: list[bytes] = []
         self._missing = 0
 
@@ -112,9 +124,9 @@ class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
         """Twisted: bytes arrived."""
         self._outbox.enter()
         try:
-            if self._missing:
+            if self._missing and not self.closed:
                 data = self._collect(data)
-            if data and not self._closed:
+            if data and not self.closed:
                 super().dataReceived(data)
                 self._expect_long_frame()
         finally:
@@ -133,7 +145,7 @@ class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
     def _expect_long_frame(self) -> None:
         # Int32StringReceiver joins its buffer with every chunk, which is quadratic for long frames.
         pending = self._unprocessed
-        if len(pending) < 4 or self._closed:
+        if len(pending) < 4 or self.closed:
             return
         wanted = 4 + _length.unpack_from(pending)[0]
         if wanted >= self.collect_from:
@@ -143,7 +155,7 @@ class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
 
     def stringReceived(self, string: bytes) -> None:
         """Twisted: a whole frame arrived."""
-        if self._closed:
+        if self.closed:
             return
         try:
             message = decode(string)
@@ -154,18 +166,17 @@ class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
 
     def lengthLimitExceeded(self, length: int) -> None:
         """Twisted: a frame was announced that is too long."""
-        error = BadMessage(f"a frame of {length} bytes was announced; {self.MAX_LENGTH} are allowed")
+        error = BadMessage(f"a frame of {length} bytes is announced; {self.MAX_LENGTH} are allowed")
         self._garbled(error, _length.pack(length))
 
     def _garbled(self, error: BadMessage, first_bytes: bytes) -> None:
-        if not self._closed:
+        if not self.closed:
             self._receiver.garbled(error, first_bytes)
+            self.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted: the connection is gone."""
-        self._closed = True
-        self._out.clear()
-        self._chunks.clear()
+        self._forget()
         self._receiver.disconnected(reason)
 
     # -- sending
@@ -174,22 +185,25 @@ class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
         """Send a message at the end of this turn; returns its size in bytes."""
         body = encode(message)
         size = len(body)
-        if self._closed:
+        if self.closed:
             return size
         if not self._out:
             self._outbox.add(self)
         self._out.append(_length.pack(size))
         self._out.append(body)
-        self.queued_bytes += size
+        self.queued_bytes += size + _MESSAGE_OVERHEAD
         return size
 
     def flush(self) -> None:
         """Write what was sent, unless the transport asked to wait."""
-        if self._out and not self._held and not self._closed:
-            data = b"".join(self._out)
-            self._out.clear()
-            self.queued_bytes = 0
-            self.transport.write(data)
+        if self._out and not self._held:
+            self._write()
+
+    def _write(self) -> None:
+        data = b"".join(self._out)
+        self._out.clear()
+        self.queued_bytes = 0
+        self.transport.write(data)
 
     @property
     def held(self) -> bool:
@@ -212,16 +226,21 @@ class MessageProtocol(Int32StringReceiver):  # type: ignore[misc]
     # -- closing
 
     def close(self) -> None:
-        """Close after what was sent has left."""
-        if not self._closed:
-            self.flush()
-            self._closed = True
+        """Close after what was sent has left; nothing more is received."""
+        if not self.closed:
+            if self._out:
+                self._write()
+            self._forget()
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
     def abort(self) -> None:
-        """Close at once."""
-        self._closed = True
+        """Close at once, whatever is still to be sent."""
+        self._forget()
         self.transport.abortConnection()
 
-
+    def _forget(self) -> None:
+        self.closed = True
+        self.queued_bytes = 0
+        self._out.clear()
+        self._chunks.clear()

@@ -19,7 +19,6 @@ __all__ = ["HostClock", "SimCall", "SimClock", "TimeStandsStill"]
 
 _CALLED = -1
 _CANCELLED = -2
-_CALLS_AT_ONE_INSTANT = 100_000
 _WORTH_SWEEPING = 256
 
 
@@ -102,11 +101,13 @@ _Entry = tuple[float, int, SimCall]
 class SimClock:
     """The one clock of a simulation.  Time moves only in :meth:`step` and its relatives.
 
+    :param calls_at_one_instant: more than so many without any time passing are an error.
     :ivar turn: how many calls have been run; two things that happen in one call see one number.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, calls_at_one_instant: int = 100_000) -> None:
         self.turn = 0
+        self._calls_at_one_instant = calls_at_one_instant
         self._now = 0.0
         self._sequence = 0
         self._heap: list[_Entry] = []
@@ -229,10 +230,8 @@ class SimClock:
             self._now = when
             self._turn_at_instant = self.turn
         self.turn += 1
-        if self.turn - self._turn_at_instant > _CALLS_AT_ONE_INSTANT:
-            raise TimeStandsStill(
-                f"{_CALLS_AT_ONE_INSTANT} calls at {self._now!r}, the last of them {call!r}"
-            )
+        if self.turn - self._turn_at_instant > self._calls_at_one_instant:
+            raise TimeStandsStill(f"{self._calls_at_one_instant} calls, then {call!r}")
         function, args, kwargs = call.function, call.args, call.kwargs
         assert function is not None, "a call in the heap is still to come"
         call.finish(_CALLED)

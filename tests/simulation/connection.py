@@ -258,4 +258,4 @@ def establish(weather: Weather, client: SimTransport, server: SimTransport) -> N
     client.out = server.into = Pipe(weather, client, server, forth)
     server.out = client.into = Pipe(weather, server, client, back)
     server.out.open()
-    client.out.open(weather.delay(*back))
+    client.out.open()

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocol, IProtocolFact
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .clock import HostClock, SimClock
+from .clock import HostClock, SimCall, SimClock
 from .connection import Address, SimTransport, address, establish
 from .weather import PERFECT, Cut, SimOptions, Weather
 
@@ -150,7 +150,6 @@ class SimHost:
         """Kill the process (SIGKILL): peers see resets, connects are refused, nothing runs."""
         self.crashed = True
         self.clock.kill()
-        self._ports.clear()
         for transport in list(self.transports):
             transport.vanish()
 
@@ -237,29 +236,30 @@ class _Attempt:
         self._factory = factory
         self._weather = host.network.weather
         self._transport: SimTransport | None = None
+        self._refusal: SimCall | None = None
         self._over = False
         options = self._weather.options
         factory.doStart()
         self._deadline = host.clock.callLater(options.connect_timeout, self._fail, TimeoutError())
-        self._request(options.connect_retry)
+        self._request()
 
-    def _request(self, retry: float) -> None:
+    def _request(self) -> None:
         under_way = self._weather.delay(self._host.address, self._there.host)
-        self._weather.clock.callLater(under_way, self._reach, retry)
+        self._weather.clock.callLater(under_way, self._reach)
 
-    def _reach(self, retry: float) -> None:
+    def _reach(self) -> None:
         """The request reaches the other kernel, or a cut swallows it."""
         here, there = self._host.address, self._there.host
         if self._over or self._host.crashed:
             return
         if self._weather.blocked(here, there) or self._weather.blocked(there, here):
-            self._weather.clock.callLater(retry, self._request, retry * 2)
+            self._weather.clock.callLater(self._weather.options.connect_retry, self._request)
             return
         other = self._host.network.find(there)
         port = None if other is None else other.port(self._there.port)
         if other is None or port is None:
             back = self._weather.delay(there, here)
-            self._host.clock.callLater(back, self._fail, ConnectionRefusedError())
+            self._refusal = self._host.clock.callLater(back, self._fail, ConnectionRefusedError())
             return
         mine = address(here, self._host.free_port())
         self._transport = self._host.transport(mine, self._there, self._open, self._closed)
@@ -294,5 +294,6 @@ class _Attempt:
 
     def _finish(self) -> None:
         self._over = True
-        if self._deadline.active():
-            self._deadline.cancel()
+        for call in (self._deadline, self._refusal):
+            if call is not None and call.active():
+                call.cancel()

@@ -29,7 +29,10 @@ class Mark(Enum):
 
 
 class _Segment:
-    """Something under way: bytes written in one turn, or a mark."""
+    """Something under way: bytes written in one turn, or a mark.
+
+    :ivar arrival: the earliest time; it never overtakes what is ahead of it.
+    """
 
     __slots__ = ("arrival", "mark", "parts", "size")
 
@@ -74,16 +77,15 @@ class Pipe:
         self._receiver = receiver
         self._route = route
         self._queue: deque[_Segment] = deque()
-        self._sealed = False  # END or RESET is the last thing in it
+        self._seal: Mark | None = None  # END or RESET, once it is the last thing sent
         self._shut = False  # nobody reads it any more
         self._held = False  # by a cut
         self._turn = -1  # in which the last segment of bytes began
-        self._last_arrival = 0.0
         self._call: SimCall | None = None
 
     def write(self, data: bytes) -> None:
         """Send bytes; those of one turn travel together."""
-        if self._sealed or self._shut or not data:
+        if self._seal or self._shut or not data:
             return
         turn = self._weather.clock.turn
         if self._turn == turn and self._queue and self._queue[-1].mark is None:
@@ -94,27 +96,26 @@ class Pipe:
             self._send(None, data)
         self.in_flight += len(data)
 
-    def open(self, extra_delay: float = 0.0) -> None:
+    def open(self) -> None:
         """The first thing sent: the other side learns of the connection."""
-        self._last_arrival = self._weather.clock.seconds() + extra_delay
         self._send(Mark.OPEN)
 
     def end(self) -> None:
         """Nothing more will be written; what was written still arrives."""
-        if not self._sealed:
-            self._sealed = True
+        if not self._seal:
+            self._seal = Mark.END
             self._send(Mark.END)
 
     def reset(self) -> None:
         """Break off: of the bytes under way, only some first part may still arrive."""
-        if self._sealed and not any(segment.mark is Mark.END for segment in self._queue):
+        if self._seal is Mark.RESET:
             return
         marks = [segment for segment in self._queue if segment.mark is Mark.OPEN]
         data = [segment for segment in self._queue if segment.mark is None]
         kept = data[: self._weather.rng.randint(0, len(data))]
         self._queue = deque([*marks, *kept])
         self.in_flight = sum(segment.size for segment in kept)
-        self._sealed = True
+        self._seal = Mark.RESET
         self._stop_expecting()
         self._send(Mark.RESET)
 
@@ -136,7 +137,7 @@ class Pipe:
     def expect(self) -> None:
         """Have the first segment arrive in its time, unless something holds it."""
         waiting = self._call is not None and self._call.active()
-        if self._queue and not (waiting or self._held or self._shut) and self._receiver.reading:
+        if self._queue and not (waiting or self._held or self._shut):
             pause = max(0.0, self._queue[0].arrival - self._weather.clock.seconds())
             self._call = self._receiver.clock.callLater(pause, self._arrive)
 
@@ -145,13 +146,10 @@ class Pipe:
             self._call.cancel()
 
     def _send(self, mark: Mark | None, *parts: bytes) -> None:
-        if self._shut:
-            return
-        now = self._weather.clock.seconds()
-        arrival = max(self._last_arrival, now + self._weather.delay(*self._route))
-        self._last_arrival = arrival
-        self._queue.append(_Segment(arrival, mark, *parts))
-        self.expect()
+        if not self._shut:
+            arrival = self._weather.clock.seconds() + self._weather.delay(*self._route)
+            self._queue.append(_Segment(arrival, mark, *parts))
+            self.expect()
 
     def _arrive(self) -> None:
         if not self._receiver.reading or not self._queue:
@@ -164,7 +162,9 @@ class Pipe:
             self._queue.popleft()
             self.expect()
             self._receiver.told(mark)
-        elif not self._sealed and self._weather.chance(self._weather.options.reset_rate):
+        elif self._seal is not Mark.RESET and self._weather.chance(
+            self._weather.options.reset_rate
+        ):
             self._receiver.break_off()
         else:
             chunk = self._next_chunk()

@@ -179,7 +179,6 @@ class _Searching:
             if not placed >> number & 1:
                 window.append(number)
                 horizon = min(horizon, self.ends[number])
-        window = [number for number in window if self.known[number].begin < horizon]
         window.sort(key=lambda number: -self.ends[number])
         return window, horizon
 

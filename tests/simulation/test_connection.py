@@ -274,16 +274,18 @@ class Producers(NetworkCase):
         self.assertEqual((server.data, server.lost), (b"xxxxx", error.ConnectionDone))
 
     def test_close_waits_for_a_full_window(self) -> None:
-        """loseConnection to a peer that does not read waits; abortConnection does not."""
+        """A loseConnection to a peer that does not read waits; abortConnection does not."""
         for end, reason in ((False, None), (True, error.ConnectionAborted)):
             client, server = self.connected()
             server.transport.pauseProducing()
             client.transport.write(b"x" * (3 * WINDOW))
             client.transport.loseConnection()
+            server.transport.write(b"never read")
             if end:
                 client.transport.abortConnection()
             self.run_for(60)
             self.assertIs(client.lost, reason)
+            self.assertEqual(client.data, b"")
             if not end:
                 server.transport.resumeProducing()
                 self.run_for(1)

@@ -28,13 +28,20 @@ class Faults(NetworkCase):
         self.assertIs(bystander.lost, None)
 
     def test_random_resets(self) -> None:
-        """At a rate of one the first chunk resets its connection."""
+        """At a rate of one the first chunk resets its connection, of one just closed too."""
         self.network.weather.options = replace(PERFECT, reset_rate=1.0)
-        client, server = self.connected()
-        client.transport.write(b"x")
-        self.run_for(1)
-        self.assertIs(client.lost, error.ConnectionLost)
-        self.assertIs(server.lost, error.ConnectionLost)
+        seen = set()
+        for seed in range(20):
+            client, server = self.connected()
+            self.network.weather.rng.seed(seed)
+            client.transport.write(b"x")
+            if seed % 2:
+                client.transport.loseConnection()
+            self.run_for(1)
+            own = error.ConnectionDone if seed % 2 else error.ConnectionLost
+            self.assertEqual((client.lost, server.lost), (own, error.ConnectionLost))
+            seen.add((own, server.data))
+        self.assertEqual(len(seen), 4, "the chunk may arrive before the reset, or not")
 
     def test_cut_stalls(self) -> None:
         """Bytes wait, nobody hears of it; after the heal all arrives, in order."""
@@ -51,13 +58,14 @@ class Faults(NetworkCase):
         self.assertEqual((client.data, server.data), (b"ab", b"ab"))
 
     def test_one_way_cut(self) -> None:
-        """One direction stalls, the other does not; new connects fail either way."""
+        """One direction stalls, the other does not; new connects fail in both."""
         client, server = self.connected()
         self.network.cut(["10.0.0.1"], ["10.0.0.2"], one_way=True)
         client.transport.write(b"x")
         server.transport.write(b"x")
         forth = self.dial()
-        self.successResultOf(self.a.listen("", PORT, Listener(self.clock)))
+        unreachable = Listener(self.clock)
+        self.successResultOf(self.a.listen("", PORT, unreachable))
         back = self.b.connect("10.0.0.1", PORT, Listener(self.clock))
         self.run_for(29)
         self.assertEqual((client.data, server.data), (b"x", b""))
@@ -65,6 +73,7 @@ class Faults(NetworkCase):
         self.run_for(2)
         self.failureResultOf(forth, error.TimeoutError)
         self.failureResultOf(back, error.TimeoutError)
+        self.assertEqual((unreachable.made, len(self.servers.made)), ([], 1))
 
     def test_two_cuts(self) -> None:
         """Healing one does not open what the other still holds."""

@@ -173,6 +173,18 @@ class AgainstModels(SynchronousTestCase):
             verdicts.add(expected)
         self.assertEqual(len(verdicts), 2, "both verdicts were tried")
 
+    def test_wrong_histories_cost_little(self) -> None:
+        """What makes no difference is not tried in every order: wrongs are found soon too."""
+        wrong = Call("get", (), 90, 91, b"never written")
+        values = [b"%d" % number for number in range(9)]
+        writes = [Call("set", (value,), n, 20 + n, None) for n, value in enumerate(values)]
+        self.assertIs(search([*writes, wrong], budget=40_000).outcome, Outcome.VIOLATED)
+        reads = [Call("get", (), number, 40 + number, None) for number in range(20)]
+        self.assertIs(search([*reads, wrong], budget=500).outcome, Outcome.VIOLATED)
+        twins = [Call("set", (b"1",), number) for number in range(12)]
+        seen = [Call("delete", (), 30 + 2 * n, 31 + 2 * n, True) for n in range(12)]
+        self.assertIs(search([*twins, *seen, wrong], budget=2_000).outcome, Outcome.VIOLATED)
+
     def test_size_of_a_real_run(self) -> None:
         """Ten clients and 600 calls on one key, some unknown, are decided well within budget."""
         rng = Random(1)

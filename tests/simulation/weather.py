@@ -28,7 +28,7 @@ class SimOptions:
     split_rate: float = 0.0  # that a chunk arrives in two pieces
     merge_rate: float = 0.0  # that a chunk waits for the one behind it
     retransmit: tuple[float, float] = (0.0, 1.0)  # after a heal, until held bytes go on
-    connect_retry: float = 1.0  # first pause before a lost connect request is repeated; doubles
+    connect_retry: float = 1.0  # until a lost connect request is repeated
     connect_timeout: float = 30.0
 
 

@@ -1,0 +1,353 @@
+"""What happens in a simulated ring, seed by seed (test support).
+
+Setting A stays inside the assumptions of Zave's proof and checks its invariants after every event.
+Setting B does everything else that can befall a ring, then lets it calm down, and checks that it is
+ideal, that every partition is served, and that no read was wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from py2p_twisted.errors import ChordError, RingFull
+from py2p_twisted.node.core import Phase
+from py2p_twisted.ring.ring import RingRules
+from py2p_twisted.settings import Settings
+
+from .history import History
+from .invariants import (
+    RingSnapshot,
+    at_least_one_ring,
+    at_most_one_ring,
+    connected_appendages,
+    no_duplicates,
+    ordered_ring,
+    ordered_successor_lists,
+    principals,
+)
+from .weather import PERFECT, ROUGH, SimOptions
+from .workload import Client
+from .world import PORT, SimNode, Stuck, World
+
+__all__ = ["InvariantBroken", "Report", "proven", "rough"]
+
+_INVARIANTS = (
+    at_least_one_ring,
+    at_most_one_ring,
+    ordered_ring,
+    connected_appendages,
+    no_duplicates,
+    ordered_successor_lists,
+)
+
+
+class InvariantBroken(AssertionError):
+    """A property that always holds did not."""
+
+
+@dataclass
+class Report:
+    """What one run did."""
+
+    seed: int
+    nodes: int
+    events: int
+    virtual: float
+    settled: float
+    operations: int = 0
+    unknown: int = 0
+
+
+def _check(snapshot: RingSnapshot) -> None:
+    broken = [problem for invariant in _INVARIANTS for problem in invariant(snapshot)]
+    if broken:
+        raise InvariantBroken("; ".join(broken))
+
+
+# -- setting A
+
+
+def proven(seed: int, rules_of: type[RingRules] = RingRules, steps: int = 30) -> Report:
+    """Joins and failures (for the ring, a leave is one) inside the proof's assumptions.
+
+    r is 1 to 3, at least r + 1 principals are there all the time, failures are detected perfectly:
+    one member fails at a time, and only if every list keeps a live entry.
+    """
+    rng = Random(seed)
+    r = rng.choice((1, 2, 3))
+    settings = Settings(k=5, successors=r)
+    world = World(seed, settings, PERFECT, rules_of(r))
+    first = world.add()
+    world.wait(first.service.join())
+    for _ in range(r):
+        node = world.add()
+        world.wait(node.service.connect(first.host.address, PORT))
+        world.wait(node.service.join())
+    world.settle(60)
+    world.on_change = _check
+    joining: list[SimNode] = []
+    for _ in range(steps):
+        joining = [node for node in joining if node.phase is Phase.JOINING]
+        choice = rng.random()
+        if choice < 0.5 and len(world.nodes) < 20:
+            joining.append(_join_somewhere(world, rng))
+        elif choice < 0.85:
+            _fail_one(world, rng, r)
+        world.run(rng.expovariate(1.0))
+    world.run_while(lambda: any(node.phase is Phase.JOINING for node in world.nodes), 60)
+    began = world.clock.seconds()
+    if not world.run_while(lambda: bool(world.not_ideal()), 120):
+        raise Stuck("not ideal: " + "; ".join(world.not_ideal()[:6]))
+    return Report(
+        seed,
+        len(world.nodes),
+        world.clock.turn,
+        world.clock.seconds(),
+        world.clock.seconds() - began,
+    )
+
+
+def _join_somewhere(world: World, rng: Random) -> SimNode:
+    node = world.add()
+    through = rng.choice(world.members())
+
+    async def join() -> None:
+        try:
+            await node.service.connect(through.host.address, PORT)
+            await node.service.join()
+        except ChordError as error:
+            world.tell(f"{node} did not join: {error}")
+
+    world.tell(f"{node} joins through {through}")
+    node.service.node.spawn(join(), "joining")
+    return node
+
+
+def _fail_one(world: World, rng: Random, r: int) -> None:
+    """Take one member out, if the assumptions allow it."""
+    for node in rng.sample(world.members(), len(world.members())):
+        snapshot = world.snapshot()
+        identifier = node.service.node.core.me.id
+        important = principals(snapshot)
+        others = [view for view in snapshot.members.values() if view.id != identifier]
+        lists_survive = all(
+            any(entry in snapshot.members and entry != identifier for entry in view.successors)
+            for view in others
+        )
+        enough = len(important - {identifier}) >= r + 1
+        if lists_survive and enough and node.phase is Phase.JOINED:
+            world.crash(node)
+            return
+
+
+# -- setting B
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What setting B may do in a run."""
+
+    crashes: bool
+    cuts: bool
+    pauses: bool
+    leaves: bool
+    options: SimOptions
+
+
+def _faults(rng: Random) -> Faults:
+    return Faults(
+        crashes=rng.random() < 0.3,
+        cuts=rng.random() < 0.5,
+        pauses=rng.random() < 0.5,
+        leaves=rng.random() < 0.7,
+        options=rng.choice((PERFECT, ROUGH)),
+    )
+
+
+def rough(seed: int, rules_of: type[RingRules] = RingRules) -> Report:
+    """Everything outside the proof: small rings, cuts, pauses, false suspicion, crashes."""
+    rng = Random(seed)
+    faults = _faults(rng)
+    k = rng.choice((3, 5, 6, 6, 8, 160))
+    most = min(1 << k, rng.choice((1, 2, 3, 4, 6, 8, 12, 32)))
+    world = World(seed, Settings(k=k), faults.options, rules_of(8))
+    world.tell(f"seed {seed}: k={k}, up to {most} nodes, {faults}")
+    try:
+        return _rough(world, rng, faults, most, seed)
+    except (AssertionError, ChordError) as error:
+        story = "\n".join(world.story[-60:])
+        raise AssertionError(f"seed {seed}: {error}\n{story}") from error
+
+
+def _rough(world: World, rng: Random, faults: Faults, most: int, seed: int) -> Report:
+    first = world.add()
+    world.wait(first.service.join())
+    history = History()
+    clients = [Client(world, history, f"client {number}") for number in range(rng.randint(3, 6))]
+    end = world.clock.seconds() + rng.uniform(20, 60)
+    crashed = False
+    while world.clock.seconds() < end:
+        crashed = _happen(world, rng, faults, most) or crashed
+        world.run(rng.expovariate(1 / 1.5))
+    world.tell("calm")
+    world.network.calm()
+    for node in world.nodes:
+        node.paused = False
+    for client in clients:
+        client.stop()
+    if not world.run_while(lambda: not all(client.idle for client in clients), 90):
+        raise Stuck("a client waits for ever")
+    unexpected = [failure for client in clients for failure in client.unexpected]
+    if unexpected:
+        unexpected[0].raiseException()
+    verdict = history.check()
+    if not verdict:
+        raise AssertionError(verdict.text)
+    world.run_while(
+        lambda: any(node.phase in (Phase.JOINING, Phase.LEAVING) for node in world.nodes), 60
+    )
+    settled = _settle(world, crashed=crashed)
+    _write_and_read(world, rng)
+    report = Report(
+        seed,
+        len(world.nodes),
+        world.clock.turn,
+        world.clock.seconds(),
+        settled,
+        len(history.operations),
+        sum(operation.fate == "outcome unknown" for operation in history.operations),
+    )
+    world.stop()
+    return report
+
+
+def _settle(world: World, *, crashed: bool) -> float:
+    """The liveness phase: an ideal ring in which every partition is served."""
+    began = world.clock.seconds()
+    if not world.run_while(lambda: bool(world.not_ideal()), 120):
+        raise Stuck("not ideal after 120 s: " + "; ".join(world.not_ideal()[:6]))
+    if crashed and world.members():
+        world.tell("recover")
+        world.wait(world.members()[0].service.recover(accept_data_loss=True))
+    world.settle(120)
+    return world.clock.seconds() - began
+
+
+def _write_and_read(world: World, rng: Random) -> None:
+    """What is written through one node now is read through every other."""
+    living = {node.service.out_addr for node in world.members()}
+    nodes = [
+        node  # that can find the ring: everyone it ever knew may have crashed
+        for node in world.nodes
+        if node.pointers or not living.isdisjoint(node.service.node.core.remembered)
+    ]
+    if not nodes:
+        return
+    if not world.run_while(
+        lambda: any(
+            not node.pointers and not any(node.service.node.core.ring_links()) for node in nodes
+        ),
+        60,
+    ):
+        raise Stuck("a leeching node does not find its ring again")
+    written = {b"end %d" % number: b"%d" % number for number in range(20)}
+    world.wait(rng.choice(nodes).service.update(written))
+    for node in nodes:
+        found = world.wait(node.service.get_many(written))
+        if found != written:
+            raise AssertionError(f"{node} read {len(found)} of {len(written)} keys")
+
+
+def _happen(world: World, rng: Random, faults: Faults, most: int) -> bool:
+    """One event of the safety phase; True if a member that may have had keys crashed."""
+    running = [node for node in world.nodes if not node.paused]
+    choice = rng.random()
+    if choice < 0.35 and len(world.nodes) < most:
+        _add_one(world, rng)
+    elif choice < 0.5 and faults.leaves and len(world.members()) > 1:
+        node = rng.choice(world.members())
+        if not node.paused and node.phase is Phase.JOINED:
+            world.tell(f"{node} leaves")
+            leaving = node.service.unjoin()
+            leaving.addErrback(lambda failure: failure.trap(ChordError) and None)
+    elif choice < 0.6 and faults.crashes and len(running) > 1 and len(world.members()) > 1:
+        node = rng.choice(running)
+        if len([other for other in world.members() if other is not node]) >= 1:
+            kept = bool(node.service.node.core.acceptors or node.service.node.core.staged)
+            world.crash(node)
+            return kept
+    elif choice < 0.7 and faults.pauses and running:
+        node = rng.choice(running)
+        world.tell(f"pause {node}")
+        node.host.pause()
+        node.paused = True
+        world.clock.callLater(rng.choice((0.5, 3, 12, 25)), _resume, world, node)
+    elif choice < 0.8 and faults.cuts and len(world.nodes) > 1:
+        addresses = [node.host.address for node in world.nodes]
+        some = rng.sample(addresses, rng.randint(1, len(addresses) - 1))
+        rest = [address for address in addresses if address not in some]
+        one_way = rng.random() < 0.2
+        world.tell(f"cut {some} from the rest{' (one way)' if one_way else ''}")
+        cut = world.network.cut(some, rest, one_way=one_way)
+        world.clock.callLater(rng.choice((1, 5, 15, 30)), _heal, world, cut)
+    elif choice < 0.85 and len(world.nodes) > 1:
+        one, other = rng.sample([node.host.address for node in world.nodes], 2)
+        world.network.reset(one, other)
+    elif choice < 0.9:
+        world.network.slow([rng.choice(world.nodes).host.address], rng.uniform(0.1, 3), 5)
+    else:
+        gone = [node for node in running if node.phase is Phase.LEECHING]
+        if gone:
+            _join(world, rng.choice(gone))
+    return False
+
+
+def _resume(world: World, node: SimNode) -> None:
+    if node in world.nodes and node.paused:
+        world.tell(f"resume {node}")
+        node.paused = False
+        node.host.resume()
+
+
+def _heal(world: World, cut: object) -> None:
+    try:
+        world.network.heal(cut)  # type: ignore[arg-type]
+        world.tell("heal")
+    except ValueError:
+        pass  # the calm came first
+
+
+def _add_one(world: World, rng: Random) -> None:
+    members = world.members()
+    if not members:
+        return
+    through = rng.choice(members)
+    node = world.add()
+    world.tell(f"{node} connects through {through}")
+    wants_to_join = rng.random() < 0.8
+
+    async def enter() -> None:
+        try:
+            await node.service.connect(through.host.address, PORT)
+            if wants_to_join:
+                await node.service.join()
+        except RingFull as error:
+            world.tell(f"{node}: {error}")
+        except ChordError as error:
+            world.tell(f"{node} did not come in: {error}")
+
+    node.service.node.spawn(enter(), "entering")
+
+
+def _join(world: World, node: SimNode) -> None:
+    world.tell(f"{node} joins")
+
+    async def join() -> None:
+        try:
+            await node.service.join()
+        except ChordError as error:
+            world.tell(f"{node} did not join: {error}")
+
+    if node.service.node.core.ring_id:
+        node.service.node.spawn(join(), "joining")

@@ -1,0 +1,243 @@
+"""Whole nodes of the product on a simulated network and one clock (test support).
+
+Owns the nodes of one run and the look at them from outside: their pointers, whether the ring is
+ideal, whether every partition is served.  Which faults happen when is a scenario's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from py2p_twisted.node.core import Phase
+from py2p_twisted.ring.ring import Pointers, RingRules
+from py2p_twisted.service import ChordService
+from py2p_twisted.settings import Settings
+
+from .clock import SimClock
+from .invariants import MemberView, RingSnapshot, ideal
+from .network import SimHost, SimNetwork
+from .weather import PERFECT, SimOptions
+
+__all__ = ["PORT", "SimNode", "Stuck", "World"]
+
+PORT = 4444
+
+
+class Stuck(AssertionError):
+    """Something did not happen in its time."""
+
+
+class SimNode:
+    """One node of the product on its own simulated host."""
+
+    def __init__(self, world: World, number: int, host: SimHost) -> None:
+        self.number = number
+        self.host = host
+        self.paused = False
+        self.service = ChordService(
+            host.clock,
+            host.address,
+            PORT,
+            settings=world.settings,
+            rng=Random(world.rng.getrandbits(64)),
+            endpoints=host,
+        )
+        if world.rules is not None:
+            self.service.node.core.rules = world.rules
+        self.service.startService()
+
+    @property
+    def pointers(self) -> Pointers | None:
+        """Its pointers, None while it is no member."""
+        return self.service.node.core.pointers
+
+    @property
+    def phase(self) -> Phase:
+        """What it is doing."""
+        return self.service.node.core.phase
+
+    def __repr__(self) -> str:
+        return f"<node {self.number} {self.phase.value} {self.service.node.core.me.id}>"
+
+
+class World:
+    """All nodes of one run.
+
+    :param seed: of everything that happens.
+    :param rules: of the ring, for mutants.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        settings: Settings,
+        options: SimOptions = PERFECT,
+        rules: RingRules | None = None,
+    ) -> None:
+        self.rng = Random(seed)
+        self.settings = settings
+        self.rules = rules
+        self.clock = SimClock()
+        self.network = SimNetwork(self.clock, Random(self.rng.getrandbits(64)), options)
+        self.nodes: list[SimNode] = []
+        self._number = 0
+        self.story: list[str] = []
+        #: called after every event in which some pointers changed
+        self.on_change: Callable[[RingSnapshot], None] | None = None
+        self._seen: dict[int, Pointers | None] = {}
+
+    def tell(self, what: str) -> None:
+        """Note what happens, for the reader of a failing seed."""
+        self.story.append(f"{self.clock.seconds():9.3f} {what}")
+
+    # -- nodes
+
+    def add(self, address: str | None = None) -> SimNode:
+        """A new node on a new host (or again at an old address); it listens, no more."""
+        self._number += 1
+        number = self._number
+        host = self.network.host(address or f"10.0.{number // 250}.{number % 250 + 1}")
+        node = SimNode(self, number, host)
+        self.nodes.append(node)
+        return node
+
+    def crash(self, node: SimNode) -> None:
+        """Kill it: its memory is gone."""
+        self.tell(f"crash {node}")
+        node.host.crash()
+        self.nodes.remove(node)
+
+    def members(self) -> list[SimNode]:
+        """The nodes that are in the ring."""
+        return [node for node in self.nodes if node.pointers is not None]
+
+    def snapshot(self) -> RingSnapshot:
+        """Everybody's pointers."""
+        views = {}
+        for node in self.nodes:
+            pointers = node.pointers
+            if pointers is not None:
+                before = pointers.predecessor
+                views[pointers.me.id] = MemberView(
+                    pointers.me.id,
+                    tuple(peer.id for peer in pointers.successors),
+                    before.id if before is not None else None,
+                )
+        return RingSnapshot(views)
+
+    # -- time
+
+    def step(self) -> None:
+        """One event; looks at the ring if it changed."""
+        if not self.clock.step():
+            raise Stuck("nothing is left to happen")
+        if self.on_change is not None:
+            changed = False
+            for node in self.nodes:
+                pointers = node.pointers
+                if self._seen.get(node.number) is not pointers:
+                    self._seen[node.number] = pointers
+                    changed = True
+            if changed:
+                self.on_change(self.snapshot())
+
+    def run(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.run_while(lambda: True, seconds)
+
+    def run_while(self, predicate: Callable[[], bool], seconds: float) -> bool:
+        """Let time pass until the predicate is false; False if it stayed true all the time."""
+        deadline = self.clock.seconds() + seconds
+        over = self.clock.callLater(seconds, lambda: None)
+        while predicate():
+            if self.clock.seconds() >= deadline:
+                return False
+            self.step()
+        if over.active():
+            over.cancel()
+        return True
+
+    def wait(
+        self, deferred: Deferred[Any] | Coroutine[Any, Any, Any], seconds: float = 60.0
+    ) -> Any:
+        """What a Deferred fires with; what it fails with is raised."""
+        if not isinstance(deferred, Deferred):
+            deferred = Deferred.fromCoroutine(deferred)
+        results: list[Any] = []
+        deferred.addBoth(results.append)
+        if not self.run_while(lambda: not results, seconds):
+            raise Stuck(f"no result after {seconds} simulated seconds")
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        return results[0]
+
+    # -- judgements
+
+    def not_ideal(self) -> list[str]:
+        """What is missing for an ideal ring, including members that should be none."""
+        ids = [node.pointers.me.id for node in self.members() if node.pointers is not None]
+        if len(set(ids)) != len(ids):
+            return [f"two members have one identifier: {sorted(ids)}"]
+        return ideal(self.snapshot(), self.settings.successors)
+
+    def not_served(self) -> list[str]:
+        """Partitions that nobody keeps, or more than one, or not the node that the ring wants."""
+        problems = []
+        members = self.members()
+        if not members:
+            return []
+        core = members[0].service.node.core
+        ids = sorted(node.service.node.core.me.id for node in members)
+        for partition in range(core.partitions):
+            keepers = [
+                node
+                for node in self.nodes
+                if (acceptor := node.service.node.core.acceptors.get(partition)) is not None
+                and not acceptor.wedged
+            ]
+            start = core.start(partition)
+            wanted = next((identifier for identifier in ids if identifier >= start), ids[0])
+            have = [node.service.node.core.me.id for node in keepers]
+            if have != [wanted]:
+                problems.append(f"partition {partition} is kept by {have}, not by {wanted}")
+        return problems
+
+    def settle(self, seconds: float) -> float:
+        """Wait until the ring is ideal and every partition where it belongs; how long it took.
+
+        :raises Stuck: if that does not happen.
+        """
+        began = self.clock.seconds()
+        checked = [-1.0]
+
+        def unsettled() -> bool:
+            if self.clock.seconds() < checked[0]:
+                return True
+            checked[0] = self.clock.seconds() + 0.1
+            return bool(self.not_ideal() or self.not_served())
+
+        if not self.run_while(unsettled, seconds):
+            problems = self.not_ideal() + self.not_served()
+            raise Stuck(f"not settled after {seconds} s: " + "; ".join(problems[:8]))
+        return self.clock.seconds() - began
+
+    def stop(self) -> None:
+        """Stop every service; nothing may be left of it."""
+        for node in list(self.nodes):
+            stopping = node.service.stopService()
+            try:
+                self.wait(stopping, 120.0)
+            finally:
+                self.nodes.remove(node)
+            left = [
+                call
+                for call in node.host.clock.getDelayedCalls()
+                if not getattr(call.function, "__module__", "").startswith("tests.simulation")
+            ]  # what is under way to its closed connections is the network's
+            if left:
+                raise AssertionError(f"{node} left delayed calls behind: {left}")
