@@ -199,12 +199,12 @@ class ChordService(Service):
         if core.phase is Phase.JOINED:
             try:
                 await self.node.membership.leave(timeout=self.settings.leave_timeout)
-            except ChordError as error:
+            except (ChordError, CancelledError) as error:  # cancelled: there is no more time
                 self.log.warn(
                     "Stopping without handing over: {keys} keys are lost with this process. "
                     "({error})",
                     keys=core.keys,
-                    error=str(error),
+                    error=str(error) or "it took too long",
                 )
         self._tell_waiting(Failure(NotConnected("the service was stopped")))
         await self.node.stop()

@@ -19,7 +19,7 @@ def walk(start: int, size: int) -> list[int]:
 
 class BetweenTests(SynchronousTestCase):
     def test_every_triple(self) -> None:
-        """b lies between a and c if one who walks from a meets b before c, and b is not a."""
+        """From a to c lies what one who walks from a meets before c."""
         for k in range(1, 7):
             size = 1 << k
             for a in range(size):
@@ -159,5 +159,5 @@ def _halving(taken: set[int], size: int) -> list[int]:
     return [
         identifier
         for identifier, (before, after) in runs.items()
-        if before + after == widest and before - after in (0, 1)
+        if before + after == widest and after - before in (0, 1)
     ]

@@ -107,6 +107,7 @@ class Core:
         self.phase = Phase.LEECHING  # Membership
         self.ring_id = b""  # Membership
         self.pointers: Pointers | None = None  # Membership, Stabilizer
+        self.make_steps: Callable[[], Steps] = Steps  # tests take a rule out
         self.steps = Steps()  # Stabilizer
         self.fingers: Fingers[Peer] = Fingers(0, settings.k)  # Membership, Stabilizer
         self.directory = Directory()  # learn(), Membership

@@ -22,7 +22,6 @@ from ..errors import (
 from ..ring.circle import to_bytes, widest_gap_middles
 from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
-from ..ring.steps import Steps
 from ..table.directory import Directory
 from ..table.group import FIRST_EPOCH, Config
 from ..table.proposer import Condition, Write
@@ -113,7 +112,7 @@ class Membership:
 
     def _become_member(self, pointers: Pointers) -> None:
         core = self._core
-        core.steps = Steps()
+        core.steps = core.make_steps()
         core.fingers = Fingers(core.me.id, core.settings.k)
         core.pointers = pointers
         core.phase = Phase.JOINED

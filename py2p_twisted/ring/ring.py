@@ -82,8 +82,12 @@ class RingRules:
         return not its_successors or between(member.id, me.id, its_successors[0].id)
 
     def joined(self, me: Peer, member: Peer, its_successors: Sequence[Peer]) -> Pointers:
-        """JOIN: take the list that `member` has now; one atomic step."""
-        first, *rest = (*its_successors, member)
+        """JOIN: take the list that `member` has now; one atomic step.
+
+        A short list stays short until the first STABILIZE: with `member` at its end it might jump
+        over members that no other list jumps over.
+        """
+        first, *rest = its_successors or (member,)
         return Pointers(me, self.adopt(me, first, rest), member)
 
     def stabilized(self, old: Pointers, successor: Peer, its_list: Sequence[Peer]) -> Pointers:

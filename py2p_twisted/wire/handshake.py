@@ -23,11 +23,11 @@ from .protocol import MessageProtocol
 if TYPE_CHECKING:
     from .links import Links
 
-__all__ = ["Connection", "describe", "mismatch"]
+__all__ = ["Connection", "describe", "differences"]
 
 _REFUSALS = {
     name: getattr(errors, name)
-    for name in ("AuthenticationFailed", "NetworkMismatch", "PeerUnreachable", "RingConflict")
+    for name in ("AuthenticationFailed", "PeerUnreachable", "RingConflict")
 }
 
 
@@ -39,25 +39,18 @@ def describe(hello: Hello) -> str:
     )
 
 
-def mismatch(ours: Hello, theirs: Hello, address: str) -> NetworkMismatch | None:
-    """What keeps two nodes apart, None if nothing does."""
+def differences(ours: Hello, theirs: Hello) -> str:
+    """What keeps two nodes apart, for people at ours; empty if nothing does."""
     fields = {
         "subnet": (ours.subnet, theirs.subnet),
         "encryption": (ours.encryption, theirs.encryption),
         "k": (ours.k, theirs.k),
         "wire version": (ours.version, theirs.version),
     }
-    differ = [
+    return "; ".join(
         f"{name} is {mine!r} here and {their!r} there"
         for name, (mine, their) in fields.items()
         if mine != their
-    ]
-    if not differ:
-        return None
-    return NetworkMismatch(
-        f"{address} belongs to another network: {'; '.join(differ)}",
-        ours=describe(ours),
-        theirs=describe(theirs),
     )
 
 
@@ -158,11 +151,13 @@ class Connection:
             self.refuse(PeerUnreachable(f"{self.address} did not begin with HELLO"))
             return
         ours = self._our_hello()
-        error = mismatch(ours, message, self.address) or links.judge(
-            message, self.protocol.transport
-        )
-        if error is not None:
-            self.refuse(error)
+        if differ := differences(ours, message):
+            error = self._mismatch(differ, ours, describe(message))
+            self._refuse(error, differences(message, ours))
+            return
+        unwanted = links.judge(message, self.protocol.transport)
+        if unwanted is not None:
+            self.refuse(unwanted)
             return
         self._stop_timer()
         if self._dialled is None:
@@ -202,9 +197,12 @@ class Connection:
 
     def refuse(self, error: ChordError) -> None:
         """Close the connection and tell the peer why."""
+        self._refuse(error, str(error))
+
+    def _refuse(self, error: ChordError, reason: str) -> None:
         self.error = self.error or error
         ours = describe(self._our_hello())
-        self.protocol.send(Refused(type(error).__name__, str(error)[:1024], ours[:1024]))
+        self.protocol.send(Refused(type(error).__name__, reason[:1024], ours[:1024]))
         self.protocol.close()
 
     def give_up(self, error: ChordError) -> None:
@@ -213,10 +211,12 @@ class Connection:
         self.protocol.abort()
 
     def _refused(self, message: Refused) -> None:
-        text = f"{self.address} refused this node: {message.reason}"
         if message.kind == "NetworkMismatch":
-            ours = describe(self._our_hello())
-            error: ChordError = NetworkMismatch(text, ours=ours, theirs=message.ours)
+            self.give_up(self._mismatch(message.reason, self._our_hello(), message.ours))
         else:
-            error = _REFUSALS.get(message.kind, PeerUnreachable)(text)
-        self.give_up(error)
+            kind = _REFUSALS.get(message.kind, PeerUnreachable)
+            self.give_up(kind(f"{self.address} refused this node: {message.reason}"))
+
+    def _mismatch(self, differ: str, ours: Hello, theirs: str) -> NetworkMismatch:
+        text = f"{self.address} belongs to another network: {differ}"
+        return NetworkMismatch(text, ours=describe(ours), theirs=theirs)

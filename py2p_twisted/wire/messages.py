@@ -113,10 +113,7 @@ class RouteTo(_Frozen, frozen=True, tag=104):
 
 
 class GetState(_Frozen, frozen=True, tag=3):
-    """Your pointers, please, and what your directory learnt after `since`.
-
-    The answer may wait until a step of the asked node is over.
-    """
+    """Your pointers, and your directory's changes after `since`; may wait for a step to end."""
 
     since: Number
     instance: Instance | None = None  # that `since` belongs to

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from py2p_twisted.node.core import Phase
 from py2p_twisted.ring.ring import Pointers, RingRules
+from py2p_twisted.ring.steps import Steps
 from py2p_twisted.service import ChordService
 from py2p_twisted.settings import Settings
 
@@ -47,8 +48,10 @@ class SimNode:
             rng=Random(world.rng.getrandbits(64)),
             endpoints=host,
         )
+        core = self.service.node.core
+        core.make_steps = world.make_steps
         if world.rules is not None:
-            self.service.node.core.rules = world.rules
+            core.rules = world.rules
         self.service.startService()
 
     @property
@@ -70,6 +73,7 @@ class World:
 
     :param seed: of everything that happens.
     :param rules: of the ring, for mutants.
+    :param make_steps: makes what keeps steps apart, for mutants.
     """
 
     def __init__(
@@ -78,10 +82,12 @@ class World:
         settings: Settings,
         options: SimOptions = PERFECT,
         rules: RingRules | None = None,
+        make_steps: Callable[[], Steps] = Steps,
     ) -> None:
         self.rng = Random(seed)
         self.settings = settings
         self.rules = rules
+        self.make_steps = make_steps
         self.clock = SimClock()
         self.network = SimNetwork(self.clock, Random(self.rng.getrandbits(64)), options)
         self.nodes: list[SimNode] = []
@@ -212,18 +218,24 @@ class World:
 
         :raises Stuck: if that does not happen.
         """
+        return self.eventually(lambda: self.not_ideal() or self.not_served(), seconds)
+
+    def eventually(self, problems: Callable[[], list[str]], seconds: float) -> float:
+        """Wait until there are no problems any more, looking ten times a second; how long it took.
+
+        :raises Stuck: if there are some all the time.
+        """
         began = self.clock.seconds()
-        checked = [-1.0]
+        look_at = [began]
 
-        def unsettled() -> bool:
-            if self.clock.seconds() < checked[0]:
+        def waiting() -> bool:
+            if self.clock.seconds() < look_at[0]:
                 return True
-            checked[0] = self.clock.seconds() + 0.1
-            return bool(self.not_ideal() or self.not_served())
+            look_at[0] = self.clock.seconds() + 0.1
+            return bool(problems())
 
-        if not self.run_while(unsettled, seconds):
-            problems = self.not_ideal() + self.not_served()
-            raise Stuck(f"not settled after {seconds} s: " + "; ".join(problems[:8]))
+        if not self.run_while(waiting, seconds):
+            raise Stuck(f"after {seconds} s: " + "; ".join(problems()[:8]))
         return self.clock.seconds() - began
 
     def stop(self) -> None:
