@@ -7,8 +7,8 @@ operations return Deferreds; every Deferred can be cancelled.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -16,47 +16,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .base import protocol, show_address
-from .errors import (
-    ChordError,
-    KeyTooLarge,
-    NotConnected,
-    OperationTimeout,
-    PeerUnreachable,
-    ValueTooLarge,
-)
+from .dictionary import Dictionary, Text, as_bytes
+from .errors import ChordError, NotConnected, PeerUnreachable
+from .joiner import Joiner
 from .node import Node
-from .node.core import Phase, user_key
+from .node.core import Phase
 from .node.recovery import RecoveryReport
 from .settings import DEFAULT_PROTOCOL, Settings
-from .table.proposer import Condition, Write
 from .wire.endpoints import Endpoints, TwistedEndpoints, announced_host
 from .wire.link import Link
 
-__all__ = ["ChordService", "as_bytes"]
+__all__ = ["ChordService", "Text", "as_bytes"]
 
-T = TypeVar("T")
-Text = bytes | bytearray | memoryview | str
 Address = tuple[str, int]
 
 
-def as_bytes(text: Text, what: str = "a key") -> bytes:
-    """A key or value as bytes: bytes-like as it is, text as UTF-8.
-
-    :raises TypeError: for anything else.
-    """
-    if isinstance(text, bytes):
-        return text
-    if isinstance(text, str):
-        return text.encode("utf-8")
-    try:
-        return bytes(memoryview(text))
-    except TypeError:
-        raise TypeError(
-            f"{what} must be bytes-like or str, not {type(text).__name__}: {text!r:.80}"
-        ) from None
-
-
-class ChordService(Service):
+class ChordService(Dictionary, Service):
     """One node, as an ``IService`` for any application.
 
     :param reactor: clock and connections.
@@ -77,7 +52,7 @@ class ChordService(Service):
     """
 
     log = Logger()
-    name: str | None = "chord"  # type: ignore[assignment]
+    name = "chord"
 
     def __init__(
         self,
@@ -140,8 +115,8 @@ class ChordService(Service):
         super().startService()
         if self._self_made:
             self.log.warn(
-                "Encryption without authentication: this node made its own certificate, and "
-                "anyone can do that. Give every node one of your own CA (tls=) to know who is there."
+                "Encryption without authentication: this node made its own certificate, and anyone "
+                "can do that. Give every node one of your own CA (tls=) to know who is there."
             )
         if self._join_through is not None and self._listening is not None:
             self._listening.addCallback(lambda _: self._start_joining())
@@ -173,7 +148,7 @@ class ChordService(Service):
 
     async def _join_for_ever(self) -> None:
         """Join through the addresses given, with growing, jittered pauses."""
-        await _Joiner(self.node, self._join_through or []).run()
+        await Joiner(self.node, self._join_through or []).run()
         self._tell_waiting(self)
 
     def _tell_waiting(self, result: ChordService | Failure) -> None:
@@ -239,7 +214,8 @@ class ChordService(Service):
         while link.hello.ring and not core.same_ring(link.hello):
             # One of the two gives up an empty ring; both say so when it is done.
             if core.clock.seconds() > deadline or core.links.get(link.peer.instance) is None:
-                raise PeerUnreachable(f"{show_address(host, port)} did not settle which ring to use")
+                where = show_address(host, port)
+                raise PeerUnreachable(f"{where} did not settle which ring to use")
             await core.sleep(0.02)
         if core.ring_id and not core.member and not link.hello.leeching:
             await self.node.finder.fetch_directory(link.peer)
@@ -289,176 +265,6 @@ class ChordService(Service):
             )
         return Deferred.fromCoroutine(self.node.recovery.recover())
 
-    # -- one key
-
-    def _key(self, key: Text) -> bytes:
-        raw = as_bytes(key)
-        if len(raw) > self.settings.max_key:
-            raise KeyTooLarge(
-                f"a key of {len(raw)} bytes is over the limit of {self.settings.max_key} bytes"
-            )
-        return user_key(raw)
-
-    def _value(self, value: Text) -> bytes:
-        raw = as_bytes(value, "a value")
-        if len(raw) > self.settings.max_value:
-            raise ValueTooLarge(
-                f"a value of {len(raw)} bytes is over the limit of {self.settings.max_value} bytes"
-            )
-        return raw
-
-    def _write(
-        self, key: bytes, value: bytes | None, condition: Condition, expected: bytes | None = None
-    ) -> Deferred[bool]:
-        operations = self.node.operations
-        return operations.write(
-            Write(key, value, operations.next_operation(), condition, expected)
-        )  # fmt: skip
-
-    def get(self, key: Text, default: T | None = None) -> Deferred[bytes | T | None]:
-        """The value at a key, or the default.
-
-        :returns: fails with `Unavailable`, `OperationTimeout` or `NotConnected`.
-        :raises TypeError, KeyTooLarge: for a key that cannot be one.
-        """
-        read: Deferred[Any] = self.node.operations.read(self._key(key))
-        if default is not None:
-            read.addCallback(lambda value: default if value is None else value)
-        return read
-
-    def contains(self, key: Text) -> Deferred[bool]:
-        """Is there a value at the key?"""
-        return self.node.operations.read(self._key(key)).addCallback(lambda value: value is not None)
-
-    def set(self, key: Text, value: Text) -> Deferred[None]:
-        """Write a value.
-
-        :returns: fails with `Unavailable` or `OperationTimeout`, whose `outcome_unknown` tells
-            whether the value may have been written, or with `NotConnected`.
-        :raises TypeError, KeyTooLarge, ValueTooLarge: for what cannot be stored.
-        """
-        done: Deferred[Any] = self._write(self._key(key), self._value(value), Condition.ALWAYS)
-        return done.addCallback(_to_none)
-
-    def delete(self, key: Text) -> Deferred[bool]:
-        """Delete a key; fires with whether there was a value."""
-        return self._write(self._key(key), None, Condition.PRESENT)
-
-    def compare_and_set(self, key: Text, expected: Text | None, value: Text) -> Deferred[bool]:
-        """Write only if the present value is the expected one (None: only if there is none).
-
-        :returns: fires with whether it was written.
-        """
-        old = None if expected is None else self._value(expected)
-        return self._write(self._key(key), self._value(value), Condition.EQUALS, old)
-
-    def setdefault(self, key: Text, default: Text) -> Deferred[bytes]:
-        """The value at a key; writes the default first if there is none."""
-        return Deferred.fromCoroutine(self._setdefault(self._key(key), self._value(default)))
-
-    async def _setdefault(self, key: bytes, default: bytes) -> bytes:
-        while True:
-            value = await self.node.operations.read(key)
-            if value is not None:
-                return value
-            if await self._write(key, default, Condition.EQUALS):
-                return default
-
-    def pop(self, key: Text, *default: T) -> Deferred[bytes | T]:
-        """Delete a key and fire with its value.
-
-        :param default: instead of a value that is not there; without it `KeyError`.
-        """
-        raw = self._key(key)
-        return Deferred.fromCoroutine(self._pop(raw, key, default))
-
-    async def _pop(self, key: bytes, shown: Text, default: tuple[T, ...]) -> bytes | T:
-        while True:
-            value = await self.node.operations.read(key)
-            if value is None:
-                if default:
-                    return default[0]
-                raise KeyError(shown)
-            if await self._write(key, None, Condition.EQUALS, value):
-                return value
-
-    def popitem(self) -> Deferred[tuple[bytes, bytes]]:
-        """Delete some key and fire with it and its value; fails with KeyError if there is none."""
-        return Deferred.fromCoroutine(self._popitem())
-
-    async def _popitem(self) -> tuple[bytes, bytes]:
-        while True:
-            filled = [part for part, keys in (await self.node.bulk.counts()).items() if keys]
-            if not filled:
-                raise KeyError("popitem(): the dictionary is empty")
-            self.node.core.rng.shuffle(filled)
-            async for key, _ in self.node.bulk.walk(values=False, partitions=filled[:1], most=1):
-                value = await self.node.operations.read(user_key(key))
-                if value is not None and await self._write(
-                    user_key(key), None, Condition.EQUALS, value
-                ):
-                    return key, value
-                break
-
-    # -- many keys
-
-    def get_many(self, keys: Iterable[Text]) -> Deferred[dict[bytes, bytes]]:
-        """The values at these keys; those that have none are missing from the result."""
-        wanted = [self._key(key) for key in keys]
-
-        async def read() -> dict[bytes, bytes]:
-            found = await self.node.bulk.read_many(wanted)
-            return {key[1:]: value for key, value in found.items()}
-
-        return Deferred.fromCoroutine(read())
-
-    def update(
-        self, other: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = (), **kwargs: Text
-    ) -> Deferred[None]:
-        """Write many keys; those of one owner travel together.
-
-        :returns: fires when all are written; fails with the first error, when some may be.
-        """
-        pairs = other.items() if isinstance(other, Mapping) else other
-        last = {self._key(key): self._value(value) for key, value in pairs}
-        last.update({self._key(key): self._value(value) for key, value in kwargs.items()})
-        number = self.node.operations.next_operation
-        writes = [Write(key, value, number()) for key, value in last.items()]
-        return Deferred.fromCoroutine(self.node.bulk.write_many(writes))
-
-    def count(self) -> Deferred[int]:
-        """How many keys there are, added up over the nodes that keep them."""
-
-        async def add_up() -> int:
-            return sum((await self.node.bulk.counts()).values())
-
-        return Deferred.fromCoroutine(add_up())
-
-    def clear(self) -> Deferred[None]:
-        """Delete every key that is there now."""
-
-        async def delete_all() -> None:
-            number = self.node.operations.next_operation
-            batch: list[Write] = []
-            async for key in self.keys():
-                batch.append(Write(user_key(key), None, number()))
-                if len(batch) == self.settings.page_keys:
-                    await self.node.bulk.write_many(batch)
-                    batch = []
-            await self.node.bulk.write_many(batch)
-
-        return Deferred.fromCoroutine(delete_all())
-
-    async def keys(self) -> AsyncIterator[bytes]:
-        """Every key, page by page: each that exists all the while exactly once."""
-        async for key, _ in self.node.bulk.walk(values=False):
-            yield key
-
-    async def items(self) -> AsyncIterator[tuple[bytes, bytes]]:
-        """Every key with its value, page by page, as :meth:`keys`."""
-        async for item in self.node.bulk.walk(values=True):
-            yield item
-
     # -- what it looks like
 
     @property
@@ -479,10 +285,6 @@ class ChordService(Service):
     def links(self) -> list[Link]:
         """The connections, for looking at."""
         return list(self.node.links)
-
-
-def _to_none(_: object) -> None:
-    return None
 
 
 def _security(tls: Any) -> Any:
@@ -509,61 +311,3 @@ def _check_address(address: object, what: str) -> Address:
     if not isinstance(address, tuple | list) or len(address) != 2:
         raise TypeError(f"{what} must be (host, port), not {address!r}")
     return _check_host(address[0], what), _check_port(address[1], what)
-
-
-class _Joiner:
-    """Joins through addresses, for ever (design section 4, "Ring identity")."""
-
-    log = Logger()
-
-    def __init__(self, node: Node, addresses: Sequence[Address]) -> None:
-        self._node = node
-        self._core = node.core
-        self._others = [a for a in addresses if a != node.core.me.address]
-        self._first = bool(addresses) and addresses[0] == node.core.me.address
-        self._alone = not self._others
-        self._said_no_ring: dict[Address, int] = {}
-
-    async def run(self) -> None:
-        """Returns once the node is a member.
-
-        :raises ChordError: what no patience can mend: another network, a foreign certificate.
-        """
-        core, settings = self._core, self._node.core.settings
-        pause = settings.redial_min
-        told = ""
-        while core.phase is not Phase.JOINED:
-            if self._alone or self._may_found():
-                await self._node.membership.join()
-                return
-            problem = await self._try()
-            if problem and problem != told:
-                self.log.info("Cannot join yet: {problem}. Trying on.", problem=problem)
-                told = problem
-            if problem:
-                await core.sleep(core.jittered(pause))
-                pause = min(2 * pause, settings.redial_max)
-
-    def _may_found(self) -> bool:
-        return self._first and all(self._said_no_ring.get(a, 0) >= 2 for a in self._others)
-
-    async def _try(self) -> str:
-        """One round over all addresses; empty once joined, else what is in the way."""
-        problems = []
-        for host, port in self._others:
-            try:
-                link = await self._node.links.dial(host, port)
-                if not link.hello.ring:
-                    address = (host, port)
-                    self._said_no_ring[address] = self._said_no_ring.get(address, 0) + 1
-                    problems.append(f"{show_address(host, port)} is in no ring yet")
-                    continue
-                if not link.hello.leeching:
-                    await self._node.finder.fetch_directory(link.peer)
-                if self._core.phase is Phase.LEECHING:
-                    await self._node.membership.join()
-                return ""
-            except (ChordError, ConnectionError, OperationTimeout) as error:
-                problems.append(str(error))
-        return "; ".join(problems)
-

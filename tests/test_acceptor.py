@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -57,9 +58,11 @@ class EpochTests(SynchronousTestCase):
             mine._replace(era=1, number=4),
         ]
         for epoch in others:
-            wedging = lambda epoch=epoch: acceptor.wedge(epoch, ballot(1))  # noqa: E731
-            choosing = lambda epoch=epoch: acceptor.choose(epoch, ballot(1), successor())  # noqa: E731
-            for asked in [*self.everything(acceptor, epoch), wedging, choosing]:
+            for asked in [
+                *self.everything(acceptor, epoch),
+                partial(acceptor.wedge, epoch, ballot(1)),
+                partial(acceptor.choose, epoch, ballot(1), successor()),
+            ]:
                 self.assertFalse(self.assertRaises(WrongEpoch, asked).wedged)
         self.assertFalse(acceptor.wedged)
         self.assertIsNone(acceptor.vote)
@@ -148,14 +151,13 @@ class RegisterTests(SynchronousTestCase):
             promised = accepted = 0
             for kind, counter in sequence:
                 highest = max(promised, accepted)
+                asked: Callable[[], object]
                 if kind == "prepare":
                     holds = counter > highest
-                    asked: Callable[[], object] = lambda b=counter: acceptor.prepare(  # noqa: E731
-                        EPOCH, ballot(b), KEY
-                    )
+                    asked = partial(acceptor.prepare, EPOCH, ballot(counter), KEY)
                 else:
                     holds = counter >= highest
-                    asked = lambda b=counter: acceptor.accept(EPOCH, KEY, record(b))  # noqa: E731
+                    asked = partial(acceptor.accept, EPOCH, KEY, record(counter))
                 expected = record(accepted) if accepted else None
                 if not holds:
                     error = self.assertRaises(NotPromised, asked)
@@ -198,7 +200,7 @@ class RegisterTests(SynchronousTestCase):
         later value must hold both marks.
         """
         nothing: State = (None, None)
-        start = ((nothing,) * 3, (_Proposer(), _Proposer()))
+        start: World = ((nothing,) * 3, (_Proposer(), _Proposer()))
         seen, todo, both = {start}, [start], 0
         while todo:
             acceptors, proposers = todo.pop()
@@ -216,6 +218,9 @@ class RegisterTests(SynchronousTestCase):
                         seen.add(reached)
                         todo.append(reached)
         self.assertGreater(both, 10)
+
+
+World = tuple[tuple[State, ...], tuple["_Proposer", "_Proposer"]]
 
 
 class _Proposer(tuple[Any, ...]):

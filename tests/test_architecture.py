@@ -32,6 +32,8 @@ FLOORS = {
     "storage": 1,
     "node": 2,
     "service": 3,
+    "dictionary": 3,
+    "joiner": 3,
     "chord": 4,
     "tap": 4,
     "cli": 4,

@@ -32,7 +32,7 @@ class OrderTests(SynchronousTestCase):
         for lower, higher in pairwise(ordered):
             self.assertLess(lower, higher)
             self.assertNotEqual(lower, higher)
-        self.assertEqual(sorted(reversed(ordered)), ordered)
+        self.assertEqual(sorted(set(ordered)), ordered)
 
     def test_following(self) -> None:
         epoch = Epoch(3, 9, 5)
@@ -51,7 +51,7 @@ class OrderTests(SynchronousTestCase):
         ordered = [Ballot(*parts) for parts in product(epochs, (0, 1, 2), (b"a", b"b"))]
         for lower, higher in pairwise(ordered):
             self.assertLess(lower, higher)
-        self.assertEqual(sorted(reversed(ordered)), ordered)
+        self.assertEqual(sorted(set(ordered)), ordered)
 
     def test_quorum(self) -> None:
         """Two quorums always meet."""
@@ -157,10 +157,7 @@ class BaseTests(SynchronousTestCase):
     def test_the_same_on_every_node(self) -> None:
         """Nodes compare them: the digest of these records is part of the wire protocol."""
         base = base_of([(b"key", record(1, b"value")), (b"gone", record(2, None))])
-        self.assertEqual(base, Base(2, bytes.fromhex(DIGEST)))
-
-
-DIGEST = "00"
+        self.assertEqual(base, Base(2, bytes.fromhex("0e132613b23a636aa546e360c93a8cef")))
 
 
 class EncodingTests(SynchronousTestCase):
@@ -173,7 +170,7 @@ class EncodingTests(SynchronousTestCase):
         @settings(max_examples=30, deadline=None, database=None)
         @given(instances_of(kind))
         def same_again(thing: object) -> None:
-            again = msgspec.msgpack.decode(msgspec.msgpack.encode(thing), type=kind)
+            again: object = msgspec.msgpack.decode(msgspec.msgpack.encode(thing), type=kind)
             assert again == thing and type(again) is kind
             assert hash(again) == hash(thing)
 

@@ -172,7 +172,7 @@ class MismatchTests(HandshakeCase):
         self.run_for(0.1)
         self.assertIn("k is 6 here and 9 there", str(self.refused_with(NetworkMismatch, dialling)))
         _, refused = server.made[0].heard()
-        assert isinstance(refused, Refused)
+        self.assertIsInstance(refused, Refused)
         self.assertEqual(refused.kind, "NetworkMismatch")
         self.assertEqual(refused.reason, "k is 9 here and 6 there")
         self.assertIn("k=6", refused.ours)
@@ -336,7 +336,7 @@ class StrangerTests(HandshakeCase):
             client = self.raw_client(node, CLIENT_HELLO)
         self.assertIs(client.lost, ConnectionDone)
         [refused] = client.heard()
-        assert isinstance(refused, Refused)
+        self.assertIsInstance(refused, Refused)
         self.assertEqual(refused.kind, "NetworkMismatch")
 
     def test_a_plain_text_node_dials_tls(self) -> None:
@@ -352,7 +352,7 @@ class StrangerTests(HandshakeCase):
         for message in (Ask(1, Ping()), Answer(1, Busy())):
             client = self.raw_client(node, framed(message))
             [refused] = client.heard()
-            assert isinstance(refused, Refused)
+            self.assertIsInstance(refused, Refused)
             self.assertIn("did not begin with HELLO", refused.reason)
             self.assertIs(client.lost, ConnectionDone)
         self.assertEqual(node.asked, [])

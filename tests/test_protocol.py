@@ -51,12 +51,19 @@ class ReceivingTests(ProtocolCase):
         self.assertTrue(self.transport.streaming)
 
     def test_whole(self) -> None:
-        messages = [Ask(1, Ping()), Answer(2, Value(b"x")), Ask(3, Read(FIRST_EPOCH, b"key"))]
+        messages: list[Message] = [
+            Ask(1, Ping()),
+            Answer(2, Value(b"x")),
+            Ask(3, Read(FIRST_EPOCH, b"key")),
+        ]
         self.assertEqual(self.feed(framed(*messages)).messages, messages)
         self.assertEqual(self.feed(*map(framed, messages)).messages, messages)
 
     def test_every_split(self) -> None:
-        messages = [Ask(1, Read(FIRST_EPOCH, b"key")), Answer(2, Value(b"value" * 9))]
+        messages: list[Message] = [
+            Ask(1, Read(FIRST_EPOCH, b"key")),
+            Answer(2, Value(b"value" * 9)),
+        ]
         stream = framed(*messages)
         for at in range(len(stream) + 1):
             receiver = self.feed(stream[:at], stream[at:])
@@ -65,7 +72,11 @@ class ReceivingTests(ProtocolCase):
     def test_every_split_of_long_frames(self) -> None:
         """Long frames are collected otherwise than short ones; what follows must not suffer."""
         size = MessageProtocol.collect_from
-        messages = [Answer(1, Value(b"a" * size)), Ask(2, Ping()), Answer(3, Value(b"b" * size))]
+        messages: list[Message] = [
+            Answer(1, Value(b"a" * size)),
+            Ask(2, Ping()),
+            Answer(3, Value(b"b" * size)),
+        ]
         stream = framed(*messages)
         first = len(framed(messages[0]))
         edges = (0, 4, size, first, first + len(framed(messages[1])), len(stream))
@@ -81,7 +92,7 @@ class ReceivingTests(ProtocolCase):
             self.assertEqual(self.feed(*chunks).messages, [message, message])
 
     def test_byte_by_byte(self) -> None:
-        messages = [Ask(1, Ping()), Answer(2, Value(b"v" * 300)), Ask(3, Ping())]
+        messages: list[Message] = [Ask(1, Ping()), Answer(2, Value(b"v" * 300)), Ask(3, Ping())]
         stream = framed(*messages)
         receiver = self.feed(*(stream[at : at + 1] for at in range(len(stream))))
         self.assertEqual(receiver.messages, messages)
@@ -92,7 +103,9 @@ class ReceivingTests(ProtocolCase):
         st.lists(st.integers(1, 30_000), min_size=1, max_size=12),
     )
     def test_any_cut(self, sizes: list[int], cuts: list[int]) -> None:
-        messages = [Answer(number, Value(b"x" * size)) for number, size in enumerate(sizes)]
+        messages: list[Message] = [
+            Answer(number, Value(b"x" * size)) for number, size in enumerate(sizes)
+        ]
         stream = framed(*messages)
         protocol, receiver, _ = self.connection()
         at = turn = 0
@@ -163,7 +176,7 @@ class ReceivingTests(ProtocolCase):
             protocol.MAX_LENGTH = 1000
 
         receiver.on_message = grow
-        messages = [Ask(1, Ping()), Answer(2, Value(bytes(500)))]
+        messages: list[Message] = [Ask(1, Ping()), Answer(2, Value(bytes(500)))]
         protocol.dataReceived(framed(*messages))
         self.assertEqual(receiver.messages, messages)
 
@@ -182,7 +195,7 @@ class ReceivingTests(ProtocolCase):
         """Whether closed between two frames or two chunks, and within a long frame."""
         for end in (MessageProtocol.close, MessageProtocol.abort):
             protocol, receiver, _ = self.connection()
-            receiver.on_message = lambda message, p=protocol, end=end: end(p)
+            receiver.on_message = lambda message: end(protocol)  # noqa: B023
             protocol.dataReceived(framed(Ask(1, Ping()), Ask(2, Ping())) + b"\xff\xff\xff\xff")
             protocol.dataReceived(framed(Ask(3, Ping())))
             self.assertEqual(receiver.messages, [Ask(1, Ping())])
@@ -210,7 +223,7 @@ class ReceivingTests(ProtocolCase):
 
 class SendingTests(ProtocolCase):
     def test_one_write_per_turn(self) -> None:
-        messages = [Ask(number, Ping()) for number in range(100)]
+        messages: list[Message] = [Ask(number, Ping()) for number in range(100)]
         for message in messages:
             self.protocol.send(message)
         self.assertEqual(self.transport.writes, [])

@@ -11,32 +11,25 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred, DeferredList
 
 from ..base import Peer
-from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Config, Epoch
 from ..table.proposer import Outcome, Write
 from ..wire.messages import (
     Count,
     Counted,
-    Declined,
     Page,
-    Read,
     ReadMany,
-    Reply,
     Request,
     SomeValues,
     SomeWritten,
-    Value,
     Values,
     Window,
     WriteMany,
-    WriteOne,
     WrittenMany,
-    Written,
-    WrongEpoch,
 )
+from .attempts import Attempts, is_doubtful, unknown_outcome, with_doubt
 from .core import USER, Core
 from .finder import Finder
-from .operations import Attempts, Operations, is_doubtful, unknown_outcome, with_doubt
+from .operations import Operations
 
 __all__ = ["Bulk"]
 
@@ -63,87 +56,6 @@ class Bulk:
         self._core = core
         self._finder = finder
         self._operations = operations
-
-    # -- for the node: what members answer
-
-    def answer_read_many(self, request: ReadMany) -> Reply:
-        """Values, as many as fit one message; the asker comes again for the rest."""
-        room = self._core.settings.page_bytes
-        parts: list[SomeValues | WrongEpoch] = []
-        for epoch, keys in request.parts:
-            values: list[bytes | None] = []
-            refused: WrongEpoch | None = None
-            for key in keys:
-                if room <= 0:
-                    break
-                reply = self._operations.answer_read(Read(epoch, key))
-                if isinstance(reply, WrongEpoch):
-                    refused = reply
-                    break
-                if not isinstance(reply, Value):
-                    return reply
-                values.append(reply.value)
-                room -= len(reply.value or b"") + 8
-            parts.append(refused if refused is not None and not values else SomeValues(tuple(values)))
-        return Values(tuple(parts))
-
-    def answer_write_many(self, request: WriteMany) -> Reply:
-        """Writes, part by part."""
-        parts: list[SomeWritten | WrongEpoch] = []
-        for epoch, writes in request.parts:
-            outcomes: list[Outcome] = []
-            refused: Reply | None = None
-            for write in writes:
-                reply = self._operations.answer_write(WriteOne(epoch, write))
-                if not isinstance(reply, Written):
-                    refused = reply
-                    break
-                outcomes.append(reply.outcome)
-            if isinstance(refused, Declined):
-                return refused
-            if isinstance(refused, WrongEpoch) and not outcomes:
-                parts.append(refused)
-            else:
-                parts.append(SomeWritten(tuple(outcomes)))
-        return WrittenMany(tuple(parts))
-
-    def answer_count(self, request: Count) -> Reply:
-        """How many keys each of these partitions has."""
-        parts: list[int | WrongEpoch] = []
-        for partition, epoch in request.parts:
-            acceptor = self._core.acceptors.get(partition)
-            if acceptor is None or acceptor.config.epoch != epoch:
-                parts.append(WrongEpoch(self._core.directory.get(partition), False))
-            elif acceptor.wedged:
-                parts.append(WrongEpoch(None, True))
-            else:
-                parts.append(acceptor.keys)
-        return Counted(tuple(parts))
-
-    def answer_page(self, request: Page) -> Reply:
-        """Some keys in order, with their values if asked for."""
-        core = self._core
-        acceptor = core.acceptors.get(request.partition)
-        if acceptor is None:
-            return WrongEpoch(core.directory.get(request.partition), False)
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        room = core.settings.page_bytes
-        most = min(request.most, core.settings.page_keys)
-        try:
-            for key in acceptor.page(request.epoch, request.after, USER):
-                if room <= 0 or len(keys) == most:
-                    return Window(tuple(keys), tuple(values), True)
-                keys.append(key)
-                room -= len(key) + 8
-                if request.values:
-                    record = acceptor.get(key)
-                    value = (record.value if record is not None else None) or b""
-                    values.append(value)
-                    room -= len(value)
-        except EpochRefused as refusal:
-            return WrongEpoch(core.directory.get(request.partition), refusal.wedged)
-        return Window(tuple(keys), tuple(values), False)
 
     # -- for users
 
@@ -366,5 +278,3 @@ class Bulk:
                     yield key[len(USER) :], window.values[index] if values else b""
                 more = window.more and bool(window.keys)
                 after = window.keys[-1] if window.keys else after
-
-

@@ -222,8 +222,7 @@ class Core:
         """Is there a connection to it on which something was heard lately?"""
         link = self.links.get(peer.instance)
         return (
-            link is not None
-            and self.clock.seconds() - link.heard_at < self.settings.suspect_after
+            link is not None and self.clock.seconds() - link.heard_at < self.settings.suspect_after
         )
 
     def remember(self, peer: Peer) -> None:

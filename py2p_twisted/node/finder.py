@@ -1,4 +1,4 @@
-"""Look-ups over the network (floor 2): drives the pure :class:`~py2p_twisted.ring.lookup.Lookup`."""
+"""Look-ups over the network (floor 2): asks the peers that the pure look-up names."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from ..wire.messages import (
 from .core import Core
 
 __all__ = ["Finder"]
+
+#: Configurations in one answer.
+_MOST_CONFIGS = 1024
 
 
 class Finder:
@@ -40,6 +43,16 @@ class Finder:
             return None
         fingers = self._core.fingers.peers()
         return route(pointers.me, pointers.successors, fingers, target)
+
+    def answer_configs(self, request: GetConfigs) -> Configs:
+        """What the directory learnt since then; members or not, all nodes tell."""
+        configs, version = self._core.directory.since(request.since, _MOST_CONFIGS)
+        return Configs(tuple(configs), version)
+
+    def answer_config(self, request: GetConfig) -> Configs:
+        """The newest configuration of one partition, if one is known."""
+        config = self._core.directory.get(request.partition)
+        return Configs((config,) if config is not None else (), 0)
 
     async def find_successor(
         self, target: int, *, through: Peer | None = None, alive: bool = False

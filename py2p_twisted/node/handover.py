@@ -7,28 +7,22 @@ a message costs time, never a record: a decided epoch is offered until it is ope
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, TypeVar
 
 from ..base import Peer
 from ..errors import ChordError, PeerUnreachable
 from ..ring.circle import between_right
 from ..table.acceptor import Acceptor
-from ..table.group import EMPTY_BASE, Ballot, Config, Record, Successor, base_of
-from ..wire.link import Link
-from ..wire.messages import (
-    Declined,
-    Done,
-    Learn,
-    Open,
-    Opened,
-    Reply,
-    Stage,
-    StagePart,
-)
-from .core import Core, Phase, Staged
+from ..table.group import EMPTY_BASE, Ballot, Config, Successor
+from ..wire.messages import Declined, Done, Learn, Open, Opened, Stage, StagePart
+from .core import Core, Phase
 from .finder import Finder
+from .pages import Pages
 
 __all__ = ["Handover"]
+
+T = TypeVar("T")
 
 #: Records that stand still together, at most, unless one partition has more.
 _BATCH = 10_000
@@ -40,93 +34,13 @@ _PATIENCE = 5.0
 
 
 class Handover:
-    """Gives partitions away, and takes them over."""
+    """Gives partitions away."""
 
     def __init__(self, core: Core, finder: Finder) -> None:
         self._core = core
         self._finder = finder
         self._busy = False
         self.given = 0
-        self.taken = 0
-
-    # -- taking over: what members answer
-
-    def answer_stage(self, request: Stage) -> Reply:
-        """A peer copies records here for epochs that may follow."""
-        core = self._core
-        if core.phase is not Phase.JOINED:
-            return Declined(f"this node is {core.phase.value}")
-        for part in request.parts:
-            refusal = self._stage_part(part)
-            if refusal is not None:
-                return Declined(refusal)
-        return Done()
-
-    def _stage_part(self, part: StagePart) -> str | None:
-        core = self._core
-        try:
-            if any(core.partition(key) != part.partition for key, _ in part.records):
-                return f"a record does not belong to partition {part.partition}"
-        except ValueError as error:
-            return str(error)
-        known = core.directory.get(part.partition)
-        if known is not None and known.epoch > part.epoch:
-            return f"partition {part.partition} is in a later epoch"
-        if part.fresh:
-            core.staged[part.partition] = Staged(part.epoch)
-        staged = core.staged.get(part.partition)
-        if staged is None or staged.epoch != part.epoch:
-            return f"partition {part.partition} was not begun in that epoch"
-        staged.base = None
-        staged.records.update(part.records)
-        for key in part.dropped:
-            staged.records.pop(key, None)
-        if part.base is not None:
-            if base_of(staged.records.items()) != part.base:
-                del core.staged[part.partition]
-                return f"the records of partition {part.partition} are not the base"
-            staged.base = part.base
-        return None
-
-    def answer_open(self, request: Open) -> Reply:
-        """Epochs were decided: open those whose base is here."""
-        return Opened(
-            tuple(
-                successor.config.partition
-                for successor in request.successors
-                if self._opened(successor)
-            )
-        )
-
-    def _opened(self, successor: Successor) -> bool:
-        """Open an epoch, once (rule 4), with the agreed base only (rule 8)."""
-        core = self._core
-        config = successor.config
-        known = core.directory.get(config.partition)
-        if known is not None and known.epoch >= config.epoch:
-            return known == config and config.partition in core.acceptors
-        if not core.member or not config.has(core.instance):
-            return False
-        if successor.base == EMPTY_BASE:
-            core.serve(config, {})
-        else:
-            staged = core.staged.get(config.partition)
-            if staged is None or staged.base != successor.base:
-                return False
-            core.serve(config, staged.records)
-        self.taken += 1
-        return True
-
-    @property
-    def promised(self) -> bool:
-        """Does this node hold bases that a peer may have decided to open here?"""
-        return any(staged.base is not None for staged in self._core.staged.values())
-
-    def answer_learn(self, link: Link, request: Learn) -> Reply:
-        """A peer tells news of the directory."""
-        for config in request.configs:
-            self._core.learn(config)
-        return Done()
 
     # -- giving away
 
@@ -163,7 +77,9 @@ class Handover:
             group = [
                 partition
                 for partition in waiting
-                if between_right((start - 1) % (1 << core.settings.k), core.start(partition), target.id)
+                if between_right(
+                    (start - 1) % (1 << core.settings.k), core.start(partition), target.id
+                )
             ]
             await self._move(group, target)
             waiting = [partition for partition in waiting if partition not in group]
@@ -185,12 +101,12 @@ class Handover:
                 core.log.info("{peer} does not take over: {error}", peer=target, error=str(error))
         return not core.acceptors
 
-    async def _exclusively(self, what):  # type: ignore[no-untyped-def]
+    async def _exclusively(self, what: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
         """One reconfiguration drive at a time."""
         waited = 0.0
         while self._busy:
             if waited > 2 * _PATIENCE:
-                return False
+                return None
             waited += 0.05
             await self._core.sleep(0.05)
         self._busy = True
@@ -267,7 +183,7 @@ class Handover:
 
     async def _copy_ahead(self, acceptors: dict[int, Acceptor], target: Peer) -> None:
         """Copy while the partitions are served; what changes meanwhile is noted."""
-        pages = _Pages(self._core.settings.page_bytes, self._core.settings.page_keys)
+        pages = Pages(self._core.settings.page_bytes, self._core.settings.page_keys)
         for partition, acceptor in acceptors.items():
             if not len(acceptor):
                 continue
@@ -284,7 +200,7 @@ class Handover:
         self, acceptors: dict[int, Acceptor], successors: list[Successor], target: Peer
     ) -> None:
         """Copy what changed since, with the identity of the whole."""
-        pages = _Pages(self._core.settings.page_bytes, self._core.settings.page_keys)
+        pages = Pages(self._core.settings.page_bytes, self._core.settings.page_keys)
         for successor in successors:
             if successor.base == EMPTY_BASE:
                 continue
@@ -345,7 +261,9 @@ class Handover:
                 await self._open([successor], target)
                 if core.acceptors.get(successor.config.partition) is acceptor:
                     acceptor.changed = None
-                    await self._copy_rest({successor.config.partition: acceptor}, [successor], target)
+                    await self._copy_rest(
+                        {successor.config.partition: acceptor}, [successor], target
+                    )
                     await self._open([successor], target)
             except (ChordError, ConnectionError) as error:
                 core.log.debug("{peer}: {error}", peer=target, error=str(error))
@@ -356,65 +274,3 @@ class Handover:
             many = acceptor.tombstones > max(_TOMBSTONES, _TOMBSTONE_SHARE * len(acceptor))
             if many and not acceptor.wedged and acceptor.changed is None:
                 self.reopen(acceptor)
-
-
-class _Pages:
-    """Collects records into messages of bounded size."""
-
-    def __init__(self, most_bytes: int, most_records: int) -> None:
-        self._most_bytes = most_bytes
-        self._most_records = most_records
-        self._parts: list[StagePart] = []
-        self._part: StagePart | None = None
-        self._records: list[tuple[bytes, Record]] = []
-        self._dropped: list[bytes] = []
-        self._bytes = 0
-        self._count = 0
-
-    def begin(self, part: StagePart) -> None:
-        """The records that follow are of this part."""
-        self._close()
-        self._part = part
-
-    def add(self, key: bytes, record: Record) -> bool:
-        """Add a record; True if it is time to :meth:`take` a page."""
-        self._records.append((key, record))
-        self._bytes += len(key) + len(record.value or b"") + 64
-        self._count += 1
-        return self._bytes >= self._most_bytes or self._count >= self._most_records
-
-    def drop(self, key: bytes) -> None:
-        """A key of this part is gone."""
-        self._dropped.append(key)
-
-    def end(self, successor: Successor) -> None:
-        """The part is complete, and this is what it makes up."""
-        assert self._part is not None
-        self._close(successor)
-        self._part = None
-
-    def _close(self, successor: Successor | None = None) -> None:
-        part = self._part
-        if part is None:
-            return
-        base = successor.base if successor is not None else None
-        if part.fresh or self._records or self._dropped or base is not None:
-            self._parts.append(
-                StagePart(
-                    part.partition,
-                    part.epoch,
-                    part.fresh,
-                    tuple(self._records),
-                    tuple(self._dropped),
-                    base,
-                )
-            )
-        self._records, self._dropped = [], []
-        self._part = StagePart(part.partition, part.epoch, False, ())
-
-    def take(self) -> tuple[StagePart, ...]:
-        """The page collected so far."""
-        self._close()
-        parts, self._parts = tuple(self._parts), []
-        self._bytes = self._count = 0
-        return parts

@@ -8,39 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from ..base import Peer
-from ..errors import (
-    ChordError,
-    NotConnected,
-    OperationTimeout,
-    RingConflict,
-    RingFull,
-    Unavailable,
-)
-from ..ring.circle import to_bytes, widest_gap_middles
+from ..errors import NotConnected, OperationTimeout, RingConflict, Unavailable
 from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
 from ..table.directory import Directory
 from ..table.group import FIRST_EPOCH, Config
-from ..table.proposer import Condition, Write
-from ..wire.messages import Done, GetState, Leaving, Ping, State
-from .core import Core, Phase, claim_key
+from ..wire.messages import Done, GetState, Leaving, State
+from .claims import Claims
+from .core import Core, Phase
 from .finder import Finder
 from .handover import Handover
-from .operations import Operations
+from .keeper import Keeper
 from .stabilizer import Stabilizer
+from .takeover import Takeover
 
 __all__ = ["Membership"]
 
-#: Seconds that one claim may take; keys of a dead node must not stop a joiner for long.
-_CLAIM_TIMEOUT = 2.0
 #: Seconds that a joiner looks for its place behind a member.
 _JOIN_TIMEOUT = 30.0
-
-_decode_peer = msgspec.msgpack.Decoder(Peer).decode
-_encode_peer = msgspec.msgpack.Encoder().encode
 
 
 class Membership:
@@ -50,14 +36,18 @@ class Membership:
         self,
         core: Core,
         finder: Finder,
-        operations: Operations,
+        keeper: Keeper,
+        claims: Claims,
+        takeover: Takeover,
         handover: Handover,
         stabilizer: Stabilizer,
         announce: Callable[[], None],
     ) -> None:
         self._core = core
         self._finder = finder
-        self._operations = operations
+        self._keeper = keeper
+        self._claims = claims
+        self._takeover = takeover
         self._handover = handover
         self._stabilizer = stabilizer
         self._announce = announce
@@ -100,14 +90,13 @@ class Membership:
         for partition in range(core.partitions):
             core.serve(Config(partition, FIRST_EPOCH, (core.me,)), {})
         self._become_member(Pointers(core.me))
-        claim = self._claim_of(core.me, None)
-        self._operations.local_write(claim)
+        claim = self._claims.claim_of(core.me, None)
+        self._keeper.write_here(claim)
         core.log.info(
-            "Founded ring {ring} with k={k}: this node is {id} at {address[0]}:{address[1]}.",
+            "Founded ring {ring} with k={k}: this node is {me}.",
             ring=core.ring_name,
             k=core.settings.k,
-            id=core.me.id,
-            address=core.me.address,
+            me=core.me,
         )
 
     def _become_member(self, pointers: Pointers) -> None:
@@ -130,8 +119,8 @@ class Membership:
     async def _enter(self) -> None:
         core = self._core
         deadline = core.clock.seconds() + _JOIN_TIMEOUT
-        identifier = await self._claim_identifier(deadline)
-        core.me = self._named(identifier)
+        identifier = await self._claims.claim_identifier(deadline)
+        core.me = self._claims.named(identifier)
         while True:
             if core.phase is not Phase.JOINING:
                 raise RingConflict("the join was given up")
@@ -141,10 +130,9 @@ class Membership:
                 raise OperationTimeout(f"no place in the ring was found in {_JOIN_TIMEOUT:g} s")
             await core.sleep(core.jittered(0.1))
         core.log.info(
-            "Joined ring {ring} at {id} ({address[0]}:{address[1]}), before {successor}.",
+            "Joined ring {ring} as {me}, before {successor}.",
             ring=core.ring_name,
-            id=core.me.id,
-            address=core.me.address,
+            me=core.me,
             successor=core.pointers.successor if core.pointers else None,
         )
 
@@ -170,116 +158,6 @@ class Membership:
         self._become_member(core.rules.joined(core.me, member, state.successors))
         return True
 
-    # -- identifiers
-
-    def _named(self, identifier: int) -> Peer:
-        core = self._core
-        return Peer(
-            core.instance, to_bytes(identifier, core.settings.k), core.me.host, core.me.port
-        )
-
-    def _claim_of(self, peer: Peer | None, before: bytes | None, identifier: bytes = b"") -> Write:
-        """Change the reserved record of an identifier from `before` to this peer (None: free)."""
-        return Write(
-            claim_key(peer.identifier if peer is not None else identifier),
-            None if peer is None else _encode_peer(peer),
-            self._operations.next_operation(),
-            Condition.EQUALS,
-            before,
-        )
-
-    async def _claim_identifier(self, deadline: float) -> int:
-        """Claim a free identifier: the preferred one, else one that halves a wide gap.
-
-        :param deadline: on the clock, when to give up.
-
-        :raises RingFull: if live nodes hold all of them.
-        :raises Unavailable: if the table cannot tell.
-        """
-        core = self._core
-        k = core.settings.k
-        taken: dict[int, bytes | None] = {}  # identifier -> claim, None if it cannot be read
-        candidate = core.me.id
-        while True:
-            claim = await self._try_claim(candidate, taken)
-            if claim:
-                return candidate
-            known = {peer.id for peer in core.directory.members()} | set(taken)
-            free = widest_gap_middles(known, k) or widest_gap_middles(taken, k)
-            if core.clock.seconds() > deadline:
-                raise Unavailable(
-                    "no identifier could be claimed: the nodes that keep the claims do not answer"
-                )
-            if free:
-                candidate = core.rng.choice(free)
-                continue
-            evicted = await self._evict_dead(taken)
-            if evicted is None:
-                if None in taken.values():
-                    raise Unavailable(
-                        "identifiers may be free, but the nodes that know it cannot be reached"
-                    )
-                raise RingFull(
-                    f"all {1 << k} identifiers of a ring with k={k} are claimed; "
-                    "a larger ring needs a larger k"
-                )
-            candidate = evicted
-            taken.pop(evicted, None)
-
-    async def _try_claim(self, candidate: int, taken: dict[int, bytes | None]) -> bool:
-        """Claim one identifier; notes in `taken` who has it."""
-        wanted = self._named(candidate)
-        try:
-            if await self._operations.write(self._claim_of(wanted, None), _CLAIM_TIMEOUT):
-                return True
-            there = await self._operations.read(claim_key(wanted.identifier))
-            owner = _peer_of(there)
-            if owner is not None and owner.instance == wanted.instance:
-                return True
-            if there is not None and owner is not None and owner.address == wanted.address:
-                # An earlier memory of this very node: it cannot come back.
-                if await self._operations.write(self._claim_of(wanted, there), _CLAIM_TIMEOUT):
-                    return True
-        except (Unavailable, OperationTimeout) as error:
-            self._core.log.debug("identifier {id}: {error}", id=candidate, error=str(error))
-            taken[candidate] = None
-            return False
-        taken[candidate] = there
-        return False
-
-    async def _evict_dead(self, taken: dict[int, bytes | None]) -> int | None:
-        """Free the identifier of a claimer that does not answer any more."""
-        core = self._core
-        for identifier, claim in taken.items():
-            owner = _peer_of(claim)
-            if claim is None or owner is None:
-                continue
-            if await core.try_ask(owner, Ping(), Done, core.settings.request_timeout_max) is None:
-                free = self._claim_of(None, claim, to_bytes(identifier, core.settings.k))
-                try:
-                    if await self._operations.write(free, _CLAIM_TIMEOUT):
-                        return identifier
-                except (Unavailable, OperationTimeout) as error:
-                    core.log.debug("{error}", error=str(error))
-        return None
-
-    async def check_claim(self) -> bool:
-        """Does the table still say that this node's identifier is its own?  Claims it if nobody
-        does; False if somebody else does."""
-        core = self._core
-        if core.phase is not Phase.JOINED:
-            return True
-        me = core.me
-        try:
-            there = await self._operations.read(claim_key(me.identifier))
-            if there is None:
-                return await self._operations.write(self._claim_of(me, None), _CLAIM_TIMEOUT)
-        except (Unavailable, OperationTimeout, NotConnected) as error:
-            core.log.debug("{error}", error=str(error))
-            return True
-        owner = _peer_of(there)
-        return owner is None or owner.instance == me.instance
-
     # -- out
 
     async def leave(self, *, discard: bool = False, timeout: float) -> None:
@@ -299,7 +177,7 @@ class Membership:
         done = False
         while not done:
             done = await self._handover.leave_to(await self._heirs())
-            done = done and not self._handover.promised
+            done = done and not self._takeover.promised
             alone = core.pointers is None or core.pointers.alone
             if not done and (alone or core.clock.seconds() > deadline):
                 break
@@ -315,7 +193,7 @@ class Membership:
                 "unjoin(discard=True) gives the keys up"
             )
         if done:
-            await self._free_claim()
+            await self._claims.free()
         await self._depart()
         core.log.info("Left ring {ring}.", ring=core.ring_name)
 
@@ -331,15 +209,6 @@ class Membership:
         for link in core.ring_links():
             heirs.setdefault(link.peer.instance, link.peer)
         return [peer for peer in heirs.values() if core.links.get(peer.instance) or len(heirs) < 4]
-
-    async def _free_claim(self) -> None:
-        core = self._core
-        me = core.me
-        try:
-            free = self._claim_of(None, _encode_peer(me), me.identifier)
-            await self._operations.write(free, _CLAIM_TIMEOUT)
-        except ChordError as error:
-            core.log.debug("the identifier stays claimed: {error}", error=str(error))
 
     async def _depart(self) -> None:
         """Stop being a member, and tell the neighbours."""
@@ -366,15 +235,3 @@ class Membership:
         core.acceptors.clear()
         core.staged.clear()
         self._stabilizer.stop()
-
-
-def _peer_of(claim: bytes | None) -> Peer | None:
-    """Who claims, None if nobody does or the record cannot be read."""
-    if claim is None:
-        return None
-    try:
-        return _decode_peer(claim)
-    except msgspec.MsgspecError:
-        return None
-
-

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,8 +22,6 @@ from ..wire.endpoints import Endpoints
 from ..wire.link import Link
 from ..wire.links import Links
 from ..wire.messages import (
-    Configs,
-    Count,
     Declined,
     Done,
     FindSuccessor,
@@ -36,37 +33,27 @@ from ..wire.messages import (
     Leaving,
     Notify,
     Open,
-    Page,
     Ping,
-    Read,
-    ReadMany,
     Reply,
     Request,
     Stage,
     TakeEra,
-    WriteMany,
-    WriteOne,
 )
 from .bulk import Bulk
+from .claims import Claims
 from .core import Core, Phase
 from .finder import Finder
 from .handover import Handover
 from .healer import Healer
+from .keeper import Keeper
+from .maintenance import Maintenance
 from .membership import Membership
 from .operations import Operations
 from .recovery import Recovery
 from .stabilizer import Stabilizer
+from .takeover import Takeover
 
 __all__ = ["Node"]
-
-#: Configurations in one answer.
-_MOST_CONFIGS = 1024
-#: Rounds between two checks that the table still has this node's claim.
-_CLAIM_EVERY = 10
-#: Members that a leeching node is connected to, if there are as many.
-_LEECHING_LINKS = 2
-#: Rounds between two looks of a leeching node for news of the directory.
-_CATCH_UP_EVERY = 5
 
 
 class Node:
@@ -92,23 +79,37 @@ class Node:
     ) -> None:
         core = self.core = Core(clock, rng, settings, rules)
         core.links = self.links = Links(clock, settings, endpoints, self, security)
-        core.joined_changed = self.kick
         self.finder = Finder(core)
-        self.operations = Operations(core, self.finder)
-        self.operations.local = self._answer_self
+        self.keeper = Keeper(core)
+        self.operations = Operations(core, self.finder, self.keeper)
         self.bulk = Bulk(core, self.finder, self.operations)
         self.stabilizer = Stabilizer(core, self.finder)
+        self.takeover = Takeover(core)
         self.handover = Handover(core, self.finder)
-        self.healer = Healer(core, self.finder)
         self.recovery = Recovery(core, self.handover)
+        claims = Claims(core, self.operations)
         self.membership = Membership(
-            core, self.finder, self.operations, self.handover, self.stabilizer, self.announce
+            core,
+            self.finder,
+            self.keeper,
+            claims,
+            self.takeover,
+            self.handover,
+            self.stabilizer,
+            self.announce,
         )
-        self._handlers: dict[type, Callable[[Link, Any], Any]] = self._handler_table()
-        self._timer: IDelayedCall | None = None
-        self._kicked = False
-        self._running = False
-        self._round = 0
+        self.maintenance = Maintenance(
+            core,
+            self.finder,
+            claims,
+            self.stabilizer,
+            self.handover,
+            Healer(core, self.finder),
+            self.membership,
+        )
+        core.joined_changed = self.maintenance.kick
+        self._own = self._handler_table()
+        self._of_keys = self.keeper.handlers
         self._tasks: set[Deferred[Any]] = set()
         self._yielding = False
 
@@ -120,15 +121,14 @@ class Node:
         def listening(got: int) -> None:
             host, announced = out_addr
             self.core.name(host, announced or got)
-            self._schedule(self.core.settings.stabilize_interval)
+            self.maintenance.start()
 
         return self.links.listen(interface, port).addCallback(listening)
 
     def stop(self) -> Deferred[None]:
         """Close everything; fires when no connection and no delayed call is left."""
         self.core.phase = Phase.STOPPED
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self.maintenance.stop()
         for task in list(self._tasks):
             task.cancel()
         self.stabilizer.stop()
@@ -240,7 +240,7 @@ class Node:
         self.log.debug("connection lost: {error}", error=str(error))
         if pointers is None:
             if core.ring_id and not any(core.ring_links()):
-                self.kick()
+                self.maintenance.kick()
             return
         if link.hello.leeching:
             return
@@ -249,43 +249,35 @@ class Node:
             neighbours.add(pointers.predecessor.instance)
         if link.peer.instance in neighbours:
             self.log.info("Neighbour lost? {error}", error=str(error))
-            self.kick()
+            self.maintenance.kick()
 
     def answer(self, link: Link, request: Request) -> Any:
         """The reply to a request of a peer, or a Deferred of it."""
         core = self.core
-        if core.member and link.hello.ring and link.hello.ring != core.ring_id:
-            if type(request) is not Ping:
-                return Declined("this node is in another ring")
-        return self._handlers[type(request)](link, request)
-
-    def _answer_self(self, request: Request) -> Reply:
-        """A request of this node to itself."""
-        reply: Reply = self._handlers[type(request)](None, request)  # type: ignore[arg-type]
-        return reply
+        ring = link.hello.ring
+        if ring and ring != core.ring_id and core.member and type(request) is not Ping:
+            return Declined("this node is in another ring")
+        handler = self._of_keys.get(type(request))
+        if handler is not None:
+            return handler(request)
+        return self._own[type(request)](link, request)
 
     def _handler_table(self) -> dict[type, Callable[[Link, Any], Any]]:
-        bulk, operations = self.bulk, self.operations
-        stabilizer, handover = self.stabilizer, self.handover
-        return {
+        finder, stabilizer, takeover = self.finder, self.stabilizer, self.takeover
+        table: dict[type, Callable[[Link, Any], Any]] = {
             Ping: self._answer_ping,
-            Read: lambda _, request: operations.answer_read(request),
-            WriteOne: lambda _, request: operations.answer_write(request),
-            ReadMany: lambda _, request: bulk.answer_read_many(request),
-            WriteMany: lambda _, request: bulk.answer_write_many(request),
-            Count: lambda _, request: bulk.answer_count(request),
-            Page: lambda _, request: bulk.answer_page(request),
             FindSuccessor: self._answer_find_successor,
             GetState: stabilizer.answer_state,
             Notify: stabilizer.answer_notify,
             Leaving: self._answer_leaving,
-            GetConfigs: self._answer_configs,
-            GetConfig: self._answer_config,
-            Learn: handover.answer_learn,
-            Stage: lambda _, request: handover.answer_stage(request),
-            Open: lambda _, request: handover.answer_open(request),
+            GetConfigs: lambda _, request: finder.answer_configs(request),
+            GetConfig: lambda _, request: finder.answer_config(request),
+            Learn: lambda _, request: takeover.answer_learn(request),
+            Stage: lambda _, request: takeover.answer_stage(request),
+            Open: lambda _, request: takeover.answer_open(request),
             TakeEra: lambda _, request: self.recovery.answer_take_era(request),
         }
+        return table
 
     def _answer_ping(self, link: Link, request: Ping) -> Reply:
         if request.member and not self.core.member:
@@ -296,87 +288,11 @@ class Node:
         found = self.finder.answer(request)
         return Declined("not a member of the ring") if found is None else found
 
-    def _answer_configs(self, link: Link, request: GetConfigs) -> Reply:
-        configs, version = self.core.directory.since(request.since, _MOST_CONFIGS)
-        return Configs(tuple(configs), version)
-
-    def _answer_config(self, link: Link, request: GetConfig) -> Reply:
-        config = self.core.directory.get(request.partition)
-        return Configs((config,) if config is not None else (), 0)
-
     def _answer_leaving(self, link: Link, request: Leaving) -> Reply:
         reply = self.stabilizer.answer_leaving(link, request)
         self.log.info("Neighbour left: {peer}.", peer=request.peer)
-        self.kick()
+        self.maintenance.kick()
         return reply
-
-    # -- what it does by itself
-
-    def kick(self) -> None:
-        """Something changed: do the next round of maintenance soon."""
-        self._kicked = True
-        if not self._running and self.core.phase is not Phase.STOPPED:
-            self._schedule(0.01)
-
-    def _schedule(self, seconds: float) -> None:
-        if self.core.phase is Phase.STOPPED:
-            return
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = self.core.clock.callLater(self.core.jittered(seconds), self._maintain)
-
-    def _maintain(self) -> None:
-        self._running, self._kicked = True, False
-        task = Deferred.fromCoroutine(self._one_round())
-        self._tasks.add(task)
-
-        def ended(result: Any) -> None:
-            self._running = False
-            self._tasks.discard(task)
-            if isinstance(result, Failure) and not result.check(CancelledError):
-                if result.check(ChordError, ConnectionError):
-                    self.log.debug("maintenance: {error}", error=result.getErrorMessage())
-                else:
-                    self.log.failure("maintenance failed", result)
-            self._schedule(0.01 if self._kicked else self.core.settings.stabilize_interval)
-
-        task.addBoth(ended)
-
-    async def _one_round(self) -> None:
-        core = self.core
-        if core.pointers is None:
-            await self._leeching_round()
-            return
-        self._round += 1
-        before = core.pointers
-        await self.stabilizer.stabilize()
-        await self.stabilizer.fix_fingers()
-        if await self.healer.round() or core.pointers != before:
-            self._kicked = True
-        if core.phase is Phase.JOINED:
-            await self.handover.rebalance()
-            self.handover.drop_tombstones()
-        if self._round % _CLAIM_EVERY == 0 and not await self.membership.check_claim():
-            await self._lost_identifier()
-
-    async def _leeching_round(self) -> None:
-        """A node that keeps nothing stays in touch with the ring, and looks for it if it lost it."""
-        core = self.core
-        if not core.ring_id:
-            return
-        self._round += 1
-        if len(list(core.ring_links())) < _LEECHING_LINKS:
-            await self.healer.reconnect()
-        if self._round % _CATCH_UP_EVERY == 0:
-            await self.finder.catch_up()
-
-    async def _lost_identifier(self) -> None:
-        """Another node was given this identifier while this one was away: take another one."""
-        core = self.core
-        core.log.warn("Identifier {id} belongs to another node now.", id=core.me.id)
-        links = list(core.ring_links())
-        if links and core.phase is Phase.JOINED:
-            await self.membership.rejoin()
 
     def status(self) -> str:
         """``"Nominal"``, or what is wrong, in a sentence."""

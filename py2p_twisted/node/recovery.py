@@ -73,7 +73,7 @@ class Recovery:
             raise NotConnected("only a member of the ring can recover it: join() first")
         era = 1 + max((config.epoch.era for config in core.directory), default=0)
         era_random = core.rng.getrandbits(62)
-        kept: dict[int, Config] = {config.partition: config for config in self._take(era, era_random)}
+        kept = {config.partition: config for config in self._take(era, era_random)}
         for peer in list(core.directory.members()):
             if peer.instance == core.instance:
                 continue

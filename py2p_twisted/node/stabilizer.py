@@ -117,9 +117,9 @@ class Stabilizer:
         if pointers is None:
             return
         changed = core.rules.successor_failed(pointers, peer)
-        if not changed.successors and changed.predecessor is not None:
-            if changed.predecessor.instance == peer.instance:
-                changed = core.rules.predecessor_failed(changed)
+        before = changed.predecessor
+        if not changed.successors and before is not None and before.instance == peer.instance:
+            changed = core.rules.predecessor_failed(changed)
         if changed != pointers and not core.steps.busy:
             core.pointers = changed
             self.release()
@@ -272,5 +272,3 @@ class Stabilizer:
         self._notifiers.clear()
         self._seen.clear()
         self.release()
-
-

@@ -256,8 +256,8 @@ def print_table_2(rings: int, lookups: int, seed: int) -> None:
 def main() -> None:
     """Print both tables."""
     seed = int(os.environ.get("P2P_SEED", "1"))
-    print_figure_10(10_000, seed)
-    print_table_2(5, 5_000, seed)
+    print_figure_10(20_000, seed)
+    print_table_2(5, 10_000, seed)
 
 
 if __name__ == "__main__":

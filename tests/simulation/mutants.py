@@ -61,5 +61,7 @@ class Mutant:
 MUTANTS = (
     Mutant("short_join_list", lambda seed: proven(seed, ShortJoin), range(5)),
     Mutant("adopt_unasked", lambda seed: proven(seed, AdoptUnasked), range(5)),
-    Mutant("late_reply_applied", lambda seed: proven(seed, make_steps=LateReplies), (37, *range(100))),
+    Mutant(
+        "late_reply_applied", lambda seed: proven(seed, make_steps=LateReplies), (37, *range(100))
+    ),
 )

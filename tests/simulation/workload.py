@@ -109,8 +109,8 @@ class Client:
     _seen: tuple[bytes, ...] = ()
 
     def _abandon(self, operation: Any, node: SimNode) -> None:
-        if self._waiting_on is node and node not in self._world.nodes:
-            if operation.fate == "no answer":
-                operation.unknown()
-                self._waiting_on = None
-                self._next()
+        crashed = self._waiting_on is node and node not in self._world.nodes
+        if crashed and operation.fate == "no answer":
+            operation.unknown()
+            self._waiting_on = None
+            self._next()

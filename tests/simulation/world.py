@@ -6,7 +6,7 @@ ideal, whether every partition is served.  Which faults happen when is a scenari
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any
 
@@ -34,9 +34,18 @@ class Stuck(AssertionError):
 
 
 class SimNode:
-    """One node of the product on its own simulated host."""
+    """One node of the product on its own simulated host.
 
-    def __init__(self, world: World, number: int, host: SimHost) -> None:
+    :param join: what its service is to join through; None: nothing by itself.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        number: int,
+        host: SimHost,
+        join: Sequence[tuple[str, int]] | None = None,
+    ) -> None:
         self.number = number
         self.host = host
         self.paused = False
@@ -44,6 +53,7 @@ class SimNode:
             host.clock,
             host.address,
             PORT,
+            join=join,
             settings=world.settings,
             rng=Random(world.rng.getrandbits(64)),
             endpoints=host,
@@ -103,12 +113,14 @@ class World:
 
     # -- nodes
 
-    def add(self, address: str | None = None) -> SimNode:
-        """A new node on a new host (or again at an old address); it listens, no more."""
+    def add(
+        self, address: str | None = None, join: Sequence[tuple[str, int]] | None = None
+    ) -> SimNode:
+        """A new node on a new host (or again at an old address); without `join` it only listens."""
         self._number += 1
         number = self._number
         host = self.network.host(address or f"10.0.{number // 250}.{number % 250 + 1}")
-        node = SimNode(self, number, host)
+        node = SimNode(self, number, host, join)
         self.nodes.append(node)
         return node
 

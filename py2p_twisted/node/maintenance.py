@@ -1,0 +1,137 @@
+"""What a node does by itself, round by round (floor 2).
+
+Owns the one timer of a node.  A round catches and logs what goes wrong; the next one follows, about
+a second later, or at once if something changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import ChordError
+from .claims import Claims
+from .core import Core, Phase
+from .finder import Finder
+from .handover import Handover
+from .healer import Healer
+from .membership import Membership
+from .stabilizer import Stabilizer
+
+__all__ = ["Maintenance"]
+
+#: Rounds between two checks that the table still has this node's claim.
+_CLAIM_EVERY = 10
+#: Members that a leeching node is connected to, if there are as many.
+_LEECHING_LINKS = 2
+#: Rounds between two looks of a leeching node for news of the directory.
+_CATCH_UP_EVERY = 5
+#: Seconds until the next round when something changed.
+_SOON = 0.01
+
+
+class Maintenance:
+    """The rounds of one node."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        core: Core,
+        finder: Finder,
+        claims: Claims,
+        stabilizer: Stabilizer,
+        handover: Handover,
+        healer: Healer,
+        membership: Membership,
+    ) -> None:
+        self._core = core
+        self._finder = finder
+        self._claims = claims
+        self._stabilizer = stabilizer
+        self._handover = handover
+        self._healer = healer
+        self._membership = membership
+        self._timer: IDelayedCall | None = None
+        self._under_way: Deferred[None] | None = None
+        self._kicked = False
+        self._round = 0
+
+    def start(self) -> None:
+        """Begin with the rounds."""
+        self._schedule(self._core.settings.stabilize_interval)
+
+    def stop(self) -> None:
+        """No more rounds; the one under way is cancelled."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._under_way is not None:
+            self._under_way.cancel()
+
+    def kick(self) -> None:
+        """Something changed: do the next round soon."""
+        self._kicked = True
+        if self._under_way is None and self._timer is not None:
+            self._schedule(_SOON)
+
+    def _schedule(self, seconds: float) -> None:
+        core = self._core
+        if core.phase is Phase.STOPPED:
+            return
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = core.clock.callLater(core.jittered(seconds), self._begin)
+
+    def _begin(self) -> None:
+        self._kicked = False
+        under_way = self._under_way = Deferred.fromCoroutine(self._one_round())
+        under_way.addBoth(self._ended)
+
+    def _ended(self, result: Any) -> None:
+        self._under_way = None
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            if result.check(ChordError, ConnectionError):
+                self.log.debug("maintenance: {error}", error=result.getErrorMessage())
+            else:
+                self.log.failure("maintenance failed", result)
+        self._schedule(_SOON if self._kicked else self._core.settings.stabilize_interval)
+
+    async def _one_round(self) -> None:
+        core = self._core
+        if core.pointers is None:
+            await self._leeching_round()
+            return
+        self._round += 1
+        before = core.pointers
+        await self._stabilizer.stabilize()
+        await self._stabilizer.fix_fingers()
+        if await self._healer.round() or core.pointers != before:
+            self._kicked = True
+        if core.phase is Phase.JOINED:
+            await self._handover.rebalance()
+            self._handover.drop_tombstones()
+        if self._round % _CLAIM_EVERY == 0 and not await self._claims.check_claim():
+            await self._lost_identifier()
+
+    async def _leeching_round(self) -> None:
+        """A node that keeps nothing stays in touch with the ring, or looks for it."""
+        core = self._core
+        if not core.ring_id:
+            return
+        self._round += 1
+        if len(list(core.ring_links())) < _LEECHING_LINKS:
+            await self._healer.reconnect()
+        if self._round % _CATCH_UP_EVERY == 0:
+            await self._finder.catch_up()
+
+    async def _lost_identifier(self) -> None:
+        """Another node was given this identifier while this one was away: take another one."""
+        core = self._core
+        core.log.warn("Identifier {id} belongs to another node now.", id=core.me.id)
+        links = list(core.ring_links())
+        if links and core.phase is Phase.JOINED:
+            await self._membership.rejoin()
