@@ -7,7 +7,7 @@ few lines drive the ring and both yardsticks.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter, process_time
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from .processes import cpu_seconds
 
-__all__ = ["Operation", "Samples", "in_flight", "one_at_a_time"]
+__all__ = ["Bench", "Operation", "Samples", "Stopwatch", "in_flight", "one_at_a_time"]
 
 Operation = Callable[[int, Callable[[Any], None]], None]
 
@@ -65,10 +65,24 @@ class Bench:
     pids: Sequence[int]
 
 
-async def one_at_a_time(bench: Bench, name: str, operation: Operation, count: int) -> None:
-    """Each operation begins when the one before has its answer."""
+async def one_at_a_time(
+    bench: Bench, operations: Mapping[str, Operation], count: int, slices: int = 10
+) -> None:
+    """Each operation begins when the one before has its answer.
+
+    The kinds take turns, a slice of each, so that what else the machine does meets all of them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in operations}
+    for _ in range(slices):
+        for name, operation in operations.items():
+            await _slice(bench, operation, seconds[name], count // slices)
+    for name, took in seconds.items():
+        bench.samples.add(name, p50=median(took), p99=quantiles(took, n=100)[98])
+
+
+async def _slice(bench: Bench, operation: Operation, seconds: list[float], count: int) -> None:
     done: Deferred[None] = Deferred()
-    seconds: list[float] = []
+    end = len(seconds) + count
     began = 0.0
 
     def begin() -> None:
@@ -80,14 +94,13 @@ async def one_at_a_time(bench: Bench, name: str, operation: Operation, count: in
         seconds.append(perf_counter() - began)
         if isinstance(result, Failure):
             done.errback(result)
-        elif len(seconds) == count:
+        elif len(seconds) == end:
             bench.reactor.callLater(0, done.callback, None)
         else:
             begin()
 
     begin()
     await done
-    bench.samples.add(name, p50=median(seconds), p99=quantiles(seconds, n=100)[98])
 
 
 async def in_flight(

@@ -18,7 +18,7 @@ _HOST = "127.0.0.1"
 #: Seconds after which a ring is taken for broken.
 _PATIENCE = 60.0
 #: Seconds that the members must stay the same.
-_SETTLED_FOR = 3.0
+_SETTLED_FOR = 2.0
 
 
 class Ring:
@@ -73,7 +73,9 @@ class Ring:
             if members != len(self.ports) or core.directory.version != version:
                 since, version = self._reactor.seconds(), core.directory.version
             if since > end:
-                raise CannotRun(f"{members} of {len(self.ports)} nodes keep keys after all this time")
+                raise CannotRun(
+                    f"{members} of {len(self.ports)} nodes keep keys after all this time"
+                )
             await self._pause(0.1)
         return client
 

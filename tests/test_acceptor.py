@@ -32,7 +32,7 @@ def ballot(counter: int, instance: bytes = bytes(16)) -> Ballot:
 
 
 def successor(number: int = 2) -> Successor:
-    return Successor(config(0, number), EMPTY_BASE)
+    return Successor(config(0, number), EMPTY_BASE, FIRST_EPOCH)
 
 
 class EpochTests(SynchronousTestCase):

@@ -177,7 +177,7 @@ class EncodingTests(SynchronousTestCase):
         same_again()
 
     def test_types_within(self) -> None:
-        some = Successor(config(7, 3, 1, 2, 3), Base(9, bytes(16)))
+        some = Successor(config(7, 3, 1, 2, 3), Base(9, bytes(16)), FIRST_EPOCH)
         again = msgspec.msgpack.decode(msgspec.msgpack.encode(some), type=Successor)
         self.assertIs(type(again.config.epoch), Epoch)
         self.assertIs(type(again.base), Base)

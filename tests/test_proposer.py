@@ -44,6 +44,7 @@ class DecideTests(SynchronousTestCase):
         for value, (operations, writes, done, certain) in product(values, histories):
             records.append((some_record(value, operations, writes), done, certain))
         doubts = (None, FIRST_EPOCH, FIRST_EPOCH.following())
+        purged = FIRST_EPOCH.following()
         for (current, done, certain), condition, expected, doubt, new in product(
             records, Condition, (None, b"", b"v", b"w"), doubts, (None, b"new")
         ):
@@ -57,9 +58,9 @@ class DecideTests(SynchronousTestCase):
             right: Outcome | None = None if holds else Outcome.REFUSED
             if doubt is not None and done:
                 right = Outcome.APPLIED
-            elif doubt is not None and (doubt != FIRST_EPOCH or not certain):
+            elif doubt is not None and (doubt < purged or not certain):
                 right = Outcome.UNKNOWN
-            self.assertIs(decide(current, write, FIRST_EPOCH), right, (current, write))
+            self.assertIs(decide(current, write, purged), right, (current, write))
 
     def test_without_a_doubt_the_ids_do_not_matter(self) -> None:
         """A first attempt is decided by its condition alone."""
@@ -138,7 +139,8 @@ class World:
     def next_epoch(self) -> None:
         """Tombstones, and what they remember, go only here (rule 11)."""
         following = config(0, self.acceptor.config.epoch.number + 1)
-        self.acceptor = Acceptor(following, list(self.acceptor.live_records()))
+        purged = self.acceptor.successor(following).purged
+        self.acceptor = Acceptor(following, list(self.acceptor.live_records()), purged=purged)
         for key in [key for key, value in self.values.items() if value is None]:
             del self.values[key], self.histories[key]
 
@@ -175,7 +177,7 @@ class World:
         if outcome is Outcome.UNKNOWN:
             assert write.doubtful is not None and not changed
             assert write.operation not in history[-4:]
-            assert write.doubtful != self.acceptor.config.epoch or len(history) > 4
+            assert write.doubtful < self.acceptor.purged or len(history) > 4
         elif outcome is Outcome.APPLIED and not changed:
             nothing_to_delete = write.value is None and kept is None
             assert operation.effects == 1 or nothing_to_delete
@@ -231,16 +233,27 @@ class RetryTests(SynchronousTestCase):
         world.attempt(lost, arrives=True)
         self.assertEqual((lost.effects, world.values), (1, {b"a": b"1"}))
 
-    def test_unknown_after_five_writes_or_an_epoch(self) -> None:
+    def test_unknown_after_five_writes_or_a_purge(self) -> None:
         retry = Write(b"a", b"1", OPERATION, doubtful=FIRST_EPOCH)
         world = World()
         for other in OTHERS[:5]:
             world.attempt(Operation(Write(b"a", b"2", other)), arrives=True)
         self.assertIs(write_alone(world.acceptor, ME, retry), Outcome.UNKNOWN)
         world = World()
-        world.next_epoch()
+        world.attempt(Operation(Write(b"other", b"2", OTHERS[0])), arrives=True)
+        world.attempt(Operation(Write(b"other", None, OTHERS[1])), arrives=True)
+        world.next_epoch()  # a tombstone went: it may have been that of this write
         self.assertIs(write_alone(world.acceptor, ME, retry), Outcome.UNKNOWN)
         self.assertEqual(len(world.acceptor), 0)
+
+    def test_epochs_that_purge_nothing_leave_no_doubt(self) -> None:
+        world = World()
+        lost = Operation(Write(b"a", b"1", OPERATION))
+        world.attempt(lost, arrives=False)
+        world.next_epoch()
+        world.next_epoch()
+        world.attempt(lost, arrives=True)
+        self.assertEqual((lost.effects, world.values), (1, {b"a": b"1"}))
 
     def test_done_is_known_in_a_later_epoch(self) -> None:
         world = World()

@@ -20,6 +20,8 @@ __all__ = ["Claims"]
 
 #: Seconds that one claim may take; keys of a dead node must not stop a joiner for long.
 _CLAIM_TIMEOUT = 2.0
+#: Tries to claim one identifier while nobody has it.
+_CLAIM_TRIES = 3
 
 _decode_peer = msgspec.msgpack.Decoder(Peer).decode
 _encode_peer = msgspec.msgpack.Encoder().encode
@@ -91,15 +93,18 @@ class Claims:
         """Claim one identifier; notes in `taken` who has it."""
         wanted = self.named(candidate)
         try:
-            if await self._operations.write(self.claim_of(wanted, None), _CLAIM_TIMEOUT):
-                return True
-            there = await self._operations.read(claim_key(wanted.identifier))
+            for _ in range(_CLAIM_TRIES):
+                if await self._replace(wanted, None):
+                    return True
+                there = await self._operations.read(claim_key(wanted.identifier))
+                if there is not None:
+                    break  # else it was freed just now, or the write was lost
             owner = _peer_of(there)
             if owner is not None and owner.instance == wanted.instance:
                 return True
             # An earlier memory of this very node cannot come back: its claim is replaced.
             stale = owner is not None and owner.address == wanted.address
-            if stale and await self._operations.write(self.claim_of(wanted, there), _CLAIM_TIMEOUT):
+            if stale and await self._replace(wanted, there):
                 return True
         except (Unavailable, OperationTimeout) as error:
             self._core.log.debug("identifier {id}: {error}", id=candidate, error=str(error))
@@ -107,6 +112,15 @@ class Claims:
             return False
         taken[candidate] = there
         return False
+
+    async def _replace(self, wanted: Peer, before: bytes | None) -> bool:
+        """Write a claim over what was there; False too if nobody can tell: look what is there."""
+        try:
+            return await self._operations.write(self.claim_of(wanted, before), _CLAIM_TIMEOUT)
+        except OperationTimeout as error:
+            if not error.outcome_unknown:
+                raise
+            return False
 
     async def _evict_dead(self, taken: dict[int, bytes | None]) -> int | None:
         """Free the identifier of a claimer that does not answer any more."""

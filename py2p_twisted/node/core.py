@@ -32,7 +32,7 @@ from ..ring.steps import Steps
 from ..settings import Settings
 from ..table.acceptor import Acceptor
 from ..table.directory import Directory
-from ..table.group import Base, Config, Epoch, Record
+from ..table.group import Base, Config, Epoch, Record, Successor
 from ..wire.link import Link
 from ..wire.links import Links
 from ..wire.messages import WIRE_VERSION, Hello, Reply, Request
@@ -262,10 +262,13 @@ class Core:
             del self.staged[partition]
         return True
 
-    def serve(self, config: Config, records: dict[bytes, Record]) -> None:
+    def serve(self, successor: Successor, records: dict[bytes, Record]) -> None:
         """Open an epoch: this node keeps the partition from now on."""
+        config, purged = successor.config, successor.purged
         self.learn(config)
-        self.acceptors[config.partition] = Acceptor(config, records.items(), visible=USER)
+        self.acceptors[config.partition] = Acceptor(
+            config, records.items(), visible=USER, purged=purged
+        )
 
     # -- time
 

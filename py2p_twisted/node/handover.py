@@ -148,7 +148,7 @@ class Handover:
                 epoch = acceptor.config.epoch
                 acceptor.wedge(epoch, Ballot(epoch, acceptor.counter + 1, core.instance))
                 config = Config(partition, epoch.following(), (target,))
-                successors.append(Successor(config, acceptor.base()))
+                successors.append(acceptor.successor(config))
             await self._copy_rest(acceptors, successors, target)
         except BaseException:
             for partition, acceptor in acceptors.items():
@@ -178,8 +178,9 @@ class Handover:
         acceptor.wedge(epoch, Ballot(epoch, acceptor.counter + 1, core.instance))
         if config is None:
             config = Config(acceptor.config.partition, epoch.following(), (core.me,))
-        self._choose(acceptor, Successor(config, acceptor.base()))
-        core.serve(config, dict(acceptor.live_records()))
+        successor = acceptor.successor(config)
+        self._choose(acceptor, successor)
+        core.serve(successor, dict(acceptor.live_records()))
 
     async def _copy_ahead(self, acceptors: dict[int, Acceptor], target: Peer) -> None:
         """Copy while the partitions are served; what changes meanwhile is noted."""

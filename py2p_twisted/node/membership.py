@@ -13,7 +13,7 @@ from ..errors import NotConnected, OperationTimeout, RingConflict, Unavailable
 from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
 from ..table.directory import Directory
-from ..table.group import FIRST_EPOCH, Config
+from ..table.group import EMPTY_BASE, FIRST_EPOCH, Config, Successor
 from ..wire.messages import Done, GetState, Leaving, State
 from .claims import Claims
 from .core import Core, Phase
@@ -88,7 +88,8 @@ class Membership:
         core.acceptors.clear()
         core.staged.clear()
         for partition in range(core.partitions):
-            core.serve(Config(partition, FIRST_EPOCH, (core.me,)), {})
+            config = Config(partition, FIRST_EPOCH, (core.me,))
+            core.serve(Successor(config, EMPTY_BASE, FIRST_EPOCH), {})
         self._become_member(Pointers(core.me))
         claim = self._claims.claim_of(core.me, None)
         self._keeper.write_here(claim)

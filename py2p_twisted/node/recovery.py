@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import NotConnected
-from ..table.group import Config, Epoch
+from ..table.group import Config, Epoch, Successor, base_of
 from ..wire.messages import Reply, TakeEra, TookEra
 from .core import Core
 from .handover import Handover
@@ -105,6 +105,7 @@ class Recovery:
                 continue
             frozen = core.acceptors.get(partition)
             config = Config(partition, epoch, (core.me,))
-            core.serve(config, dict(frozen.live_records()) if frozen is not None else {})
+            records = dict(frozen.live_records()) if frozen is not None else {}
+            core.serve(Successor(config, base_of(records.items()), epoch), records)
             opened.append(config)
         return opened

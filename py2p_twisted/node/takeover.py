@@ -77,12 +77,12 @@ class Takeover:
         if not core.member or not config.has(core.instance):
             return False
         if successor.base == EMPTY_BASE:
-            core.serve(config, {})
+            core.serve(successor, {})
         else:
             staged = core.staged.get(config.partition)
             if staged is None or staged.base != successor.base:
                 return False
-            core.serve(config, staged.records)
+            core.serve(successor, staged.records)
         self.taken += 1
         return True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
-from .group import Ballot, Base, Config, Epoch, Record, Successor, base_of
+from .group import FIRST_EPOCH, Ballot, Base, Config, Epoch, Record, Successor, base_of
 
 __all__ = ["Acceptor", "NotPromised", "WrongEpoch"]
 
@@ -43,12 +43,19 @@ class Acceptor:
     :param config: the group and its epoch.
     :param base: the records that the epoch begins with.
     :param visible: how the keys begin that users see; the others are not counted.
+    :param purged: the newest epoch whose base left tombstones out.
     """
 
     def __init__(
-        self, config: Config, base: Iterable[tuple[bytes, Record]] = (), *, visible: bytes = b""
+        self,
+        config: Config,
+        base: Iterable[tuple[bytes, Record]] = (),
+        *,
+        visible: bytes = b"",
+        purged: Epoch = FIRST_EPOCH,
     ) -> None:
         self.config = config
+        self.purged = purged
         self.counter = 0
         self.keys = 0  # live keys that users see
         self.tombstones = 0
@@ -180,6 +187,11 @@ class Acceptor:
     def live_records(self) -> Iterator[tuple[bytes, Record]]:
         """All records but the tombstones: the base of a next epoch (rule 11)."""
         return ((key, rec) for key, rec in self._records.items() if rec.value is not None)
+
+    def successor(self, config: Config) -> Successor:
+        """What to decide if `config` is to follow with the records as they are now."""
+        purged = config.epoch if self.tombstones else self.purged
+        return Successor(config, self.base(), purged)
 
     def base(self) -> Base:
         """The identity of :meth:`live_records`."""

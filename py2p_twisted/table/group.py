@@ -130,10 +130,14 @@ class Config(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Successor(msgspec.Struct, frozen=True, array_like=True):
-    """What the Paxos of an epoch decides: the next members and their base, together (rule 5)."""
+    """What the Paxos of an epoch decides: the next members and their base, together (rule 5).
+
+    :ivar purged: the newest epoch whose base left tombstones out.
+    """
 
     config: Config
     base: Base
+    purged: Epoch
 
 
 def quorum(members: int) -> int:

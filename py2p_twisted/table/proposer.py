@@ -50,16 +50,19 @@ class Write(msgspec.Struct, frozen=True, array_like=True, gc=False):
     doubtful: Epoch | None = None
 
 
-def decide(current: Record | None, write: Write, epoch: Epoch) -> Outcome | None:
+def decide(current: Record | None, write: Write, purged: Epoch) -> Outcome | None:
     """What becomes of `write`, given the record; None: it is to be applied.
 
     A retry that finds its operation id was done.  One that does not find it is applied only if the
-    record remembers every write since the first attempt; otherwise nobody can tell (rule 9).
+    table remembers every write of the key since the first attempt: the record forgot none, and no
+    tombstone was dropped since.  Otherwise nobody can tell (rule 9).
+
+    :param purged: the newest epoch whose base left tombstones out.
     """
     if write.doubtful is not None:
         if current is not None and current.has_done(write.operation):
             return Outcome.APPLIED
-        if write.doubtful != epoch or (current is not None and current.forgot_some()):
+        if write.doubtful < purged or (current is not None and current.forgot_some()):
             return Outcome.UNKNOWN
     value = current.value if current is not None else None
     if write.condition is Condition.ALWAYS:
@@ -82,7 +85,7 @@ def write_alone(acceptor: Acceptor, me: bytes, write: Write) -> Outcome:
     ballot = Ballot(epoch, acceptor.counter + 1, me)
     acceptor.check(epoch)
     current = acceptor.get(write.key)
-    outcome = decide(current, write, epoch)
+    outcome = decide(current, write, acceptor.purged)
     if outcome is not None:
         return outcome
     if write.value is None and current is None:

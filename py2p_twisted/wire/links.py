@@ -63,6 +63,10 @@ class _Factory(Factory):
         self._links = links
         self._dialled = dialled
 
+    def logPrefix(self) -> str:
+        """Twisted: how the log calls the listening port."""
+        return "Chord"
+
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Twisted: a connection is made; None refuses it."""
         host = "" if self._dialled is not None else str(getattr(addr, "host", ""))
