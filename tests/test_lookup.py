@@ -347,10 +347,12 @@ class FingersTests(SynchronousTestCase):
         self.assertEqual(asked, [2, 4, 8, 2])
 
     def test_a_wrong_answer_does_not_hold_up_the_others(self) -> None:
+        """A node before the finger cannot be the finger."""
         fingers: Fingers[Node] = Fingers(0, 4)
-        fingers.found(3, Node(5))
+        self.assertEqual(fingers.wanted(Node(3)), (2, 4))
+        fingers.found(2, Node(2))
         self.assertEqual(fingers.peers(), [])
-        self.assertEqual(fingers.wanted(Node(1)), (1, 2))
+        self.assertEqual(fingers.wanted(Node(3)), (3, 8))
 
     def test_a_dead_node_is_forgotten_everywhere(self) -> None:
         fingers: Fingers[Node] = Fingers(0, 6)

@@ -225,6 +225,15 @@ class Core:
             link is not None and self.clock.seconds() - link.heard_at < self.settings.suspect_after
         )
 
+    def valid(self, *peers: Peer | None) -> bool:
+        """Could all of these be nodes of this network?  What peers tell is not believed blindly."""
+        length, k = (self.settings.k + 7) // 8, self.settings.k
+        return all(
+            peer is None
+            or (len(peer.identifier) == length and peer.id >> k == 0 and len(peer.instance) == 16)
+            for peer in peers
+        )
+
     def remember(self, peer: Peer) -> None:
         """Keep an address to look for later."""
         if peer.instance == self.instance or peer.address == self.me.address or not peer.host:
@@ -242,6 +251,9 @@ class Core:
 
     def learn(self, config: Config) -> bool:
         """Take a configuration if it is news; gives up what it takes from this node."""
+        if config.partition >= self.partitions or not self.valid(*config.members):
+            self.log.warn("A configuration that cannot be was ignored: {config}.", config=config)
+            return False
         if not self.directory.learn(config):
             return False
         for peer in config.members:

@@ -85,7 +85,7 @@ class Finder:
                     reply = self.answer(wire_target)
                 else:
                     reply = await core.try_ask(peer, wire_target, RouteTo)
-                if reply is None:
+                if reply is None or not core.valid(*reply.preceding, *reply.owners):
                     core.fingers.forget(peer.id)
                     lookup.failed(peer)
                 else:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from ..errors import ChordError
 from ..ring.circle import between
 from ..wire.link import Link
-from ..wire.messages import GetState, State
+from ..wire.messages import State
 from .core import Core
 from .finder import Finder
+from .stabilizer import Stabilizer
 
 __all__ = ["Healer"]
 
@@ -22,9 +23,10 @@ _EVERY = 3
 class Healer:
     """Looks for the rest of the ring through peers that the node remembers."""
 
-    def __init__(self, core: Core, finder: Finder) -> None:
+    def __init__(self, core: Core, finder: Finder, stabilizer: Stabilizer) -> None:
         self._core = core
         self._finder = finder
+        self._stabilizer = stabilizer
         self._round = 0
 
     async def round(self) -> bool:
@@ -108,14 +110,11 @@ class Healer:
         if token is None:
             return False
         try:
-            request = GetState(0, None)
-            state = await core.try_ask(owner, request, State, core.settings.request_timeout_max)
+            state = await self._stabilizer.query(owner)
             pointers = core.pointers
-            if state is None or pointers is None or not core.steps.is_current(token):
+            if pointers is None or not core.steps.is_current(token) or not isinstance(state, State):
                 return False
             core.pointers = core.rules.merged(pointers, owner, state.successors)
-            for config in state.configs:
-                core.learn(config)
         finally:
             core.steps.finish(token)
         core.log.info("Found {peer} again.", peer=owner)

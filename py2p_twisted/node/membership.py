@@ -14,7 +14,7 @@ from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
 from ..table.directory import Directory
 from ..table.group import EMPTY_BASE, FIRST_EPOCH, Config, Successor
-from ..wire.messages import Done, GetState, Leaving, State
+from ..wire.messages import Done, Leaving, State
 from .claims import Claims
 from .core import Core, Phase
 from .finder import Finder
@@ -148,12 +148,9 @@ class Membership:
         member = found.before
         if member is None or member.instance == core.instance:
             return False
-        request = GetState(0, None)
-        state = await core.try_ask(member, request, State, core.settings.request_timeout_max)
-        if state is None or core.phase is not Phase.JOINING:
+        state = await self._stabilizer.query(member)
+        if not isinstance(state, State) or core.phase is not Phase.JOINING:
             return False
-        for config in state.configs:
-            core.learn(config)
         if not core.rules.may_join_after(core.me, member, state.successors):
             return False
         self._become_member(core.rules.joined(core.me, member, state.successors))

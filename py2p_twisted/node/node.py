@@ -104,7 +104,7 @@ class Node:
             claims,
             self.stabilizer,
             self.handover,
-            Healer(core, self.finder),
+            Healer(core, self.finder, self.stabilizer),
             self.membership,
         )
         core.joined_changed = self.maintenance.kick
@@ -167,6 +167,8 @@ class Node:
             return PeerUnreachable(
                 f"{show_address(hello.peer.host, hello.peer.port)} is this node itself"
             )
+        if not core.valid(hello.peer):
+            return PeerUnreachable(f"identifier {hello.peer.identifier.hex()} is none of this ring")
         mine = core.hello()
         if not mine.ring or not hello.ring or mine.ring == hello.ring:
             return None

@@ -149,7 +149,7 @@ class Stabilizer:
         pointers = core.pointers
         while pointers is not None and pointers.successor is not None:
             successor = pointers.successor
-            state = await self._query(successor)
+            state = await self.query(successor)
             if not core.steps.is_current(token) or core.pointers is None:
                 return False
             if state is _Silence.SLOW:
@@ -171,7 +171,7 @@ class Stabilizer:
         candidate = rules.candidate(core.pointers, named)
         if candidate is None:
             return True
-        state = await self._query(candidate)
+        state = await self.query(candidate)
         if not core.steps.is_current(token) or core.pointers is None:
             return False
         if isinstance(state, State):
@@ -183,7 +183,7 @@ class Stabilizer:
             core.pointers = rules.candidate_failed(core.pointers, candidate)
         return True
 
-    async def _query(self, peer: Peer) -> State | _Silence:
+    async def query(self, peer: Peer) -> State | _Silence:
         """Ask for a member's pointers; takes its news of the directory."""
         core = self._core
         request = GetState(self._seen.get(peer.instance, 0), peer.instance)
@@ -194,7 +194,7 @@ class Stabilizer:
         except ConnectionError as error:
             core.log.debug("{error}", error=str(error))
             return _Silence.GONE
-        if not isinstance(state, State):
+        if not isinstance(state, State) or not core.valid(state.predecessor, *state.successors):
             return _Silence.SLOW if isinstance(state, Busy) else _Silence.GONE
         if len(self._seen) > 4096:
             self._seen.clear()

@@ -24,7 +24,7 @@ class Pointers:
     :ivar me: the member itself.
     :ivar successors: the nodes that follow, nearest first; empty for a node that is alone.
     :ivar predecessor: the node before, or None while nobody notified.
-    :ivar depleted: the list lost an entry and was not refilled since; queries about it wait.
+    :ivar depleted: the list lost an entry and was not refilled since; see ``ring/steps.py``.
     """
 
     me: Peer

@@ -80,14 +80,18 @@ class Dialler:
         if isinstance(result, Link):
             self._failed.pop(address, None)
         else:
-            if len(self._failed) > self._settings.connections:
-                self._failed.clear()
-            self._failed[address] = self._clock.seconds() + self._settings.retry_max
+            self.avoid(address, self._settings.retry_max)
         for waiter in self._waiting.pop(address, []):
             if isinstance(result, Link):
                 waiter.callback(result)
             else:
                 waiter.errback(result)
+
+    def avoid(self, address: Address, seconds: float) -> None:
+        """Take an address for unreachable for a while: it failed, or its node fell silent."""
+        if len(self._failed) > self._settings.connections:
+            self._failed.clear()
+        self._failed[address] = self._clock.seconds() + seconds
 
     def failed(self, address: Address) -> bool:
         """Did the last attempt fail?"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 from typing import Protocol as Interface
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -183,6 +183,7 @@ class Links:
         """Ask a peer, dialling it if there is no connection.
 
         :param timeout: seconds for the answer; by default what the connection's speed suggests.
+            Dialling may take as long again, or ``Settings.request_timeout_max`` if that is more.
         :returns: fires with the reply, or fails with `OperationTimeout` or `PeerUnreachable`, or
             with what kept the connection from being made.
         """
@@ -199,7 +200,13 @@ class Links:
             self._watch.expect()
             return link.ask(request, timeout)
 
-        return self.dial(peer.host, peer.port).addCallback(connected)
+        def too_slow(_: Any, seconds: float) -> NoReturn:
+            raise PeerUnreachable(f"{peer} was not connected within {seconds:g} s")
+
+        patience = max(timeout or 0.0, self.settings.request_timeout_max)
+        dialling = self.dial(peer.host, peer.port)
+        dialling.addTimeout(patience, self.clock, too_slow)  # the attempt goes on for others
+        return dialling.addCallback(connected)
 
     def failed_lately(self, peer: Peer) -> bool:
         """Is there no connection to it, because the last try to make one failed?"""
@@ -310,6 +317,8 @@ class Links:
             self.changed(spare)
         else:
             del self._by_instance[instance]
+            if self.clock.seconds() - link.heard_at >= self.settings.dead_after:
+                self._dialler.avoid(link.peer.address, self.settings.request_timeout_max)
             self._observer.link_down(link, error)
 
     def _spare(self, instance: bytes) -> Link | None:

@@ -14,7 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from py2p_twisted.node.core import Phase
 from py2p_twisted.settings import Settings
 
-from .invariants import RingSnapshot, ideal
 from .weather import PERFECT, SimOptions
 from .world import PORT, SimNode, World
 
@@ -108,18 +107,25 @@ class RingCase(SynchronousTestCase):
         """Their identifiers, sorted."""
         return sorted(node.service.node.core.me.id for node in nodes)
 
-    def not_closed(self, world: World, nodes: Sequence[SimNode]) -> list[str]:
-        """What keeps these nodes from being an ideal ring of their own."""
-        ids = set(self.ids(nodes))
-        snapshot = world.snapshot()
-        mine = {view.id: view for view in snapshot.members.values() if view.id in ids}
-        if len(mine) < len(nodes):
-            return [f"{sorted(ids - set(mine))} are no members"]
-        return ideal(RingSnapshot(mine), world.settings.successors)
+    def not_closed(self, nodes: Sequence[SimNode]) -> list[str]:
+        """What keeps these nodes from being a ring of their own, each next to the right ones."""
+        members = sorted(nodes, key=lambda node: node.service.node.core.me.id)
+        found = []
+        for place, node in enumerate(members):
+            if node.pointers is None:
+                found.append(f"{node} is no member")
+                continue
+            before, after = members[place - 1], members[(place + 1) % len(members)]
+            for there, wanted in ((node.pointers.successor, after), (node.pointers.predecessor, before)):
+                if (there is None) != (wanted is node) or (
+                    there is not None and there.instance != wanted.service.node.core.instance
+                ):
+                    found.append(f"{node} is next to {there}, not to {wanted}")
+        return found
 
     def closes(self, world: World, nodes: Sequence[SimNode], seconds: float) -> float:
-        """These nodes become an ideal ring of their own in that time; how long it took."""
-        return world.eventually(lambda: self.not_closed(world, nodes), seconds)
+        """These nodes become a ring of their own in that time; how long it took."""
+        return world.eventually(lambda: self.not_closed(nodes), seconds)
 
     def until(self, world: World, holds: Callable[[], bool], seconds: float, what: str) -> float:
         """It comes true in that time; how long it took."""
