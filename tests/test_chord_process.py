@@ -6,6 +6,7 @@ itself, in time, with exit code 0 and nothing on stderr unless its test says oth
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -45,6 +46,11 @@ def raised(kind, function, *arguments):
         assert time.monotonic() - began < 10, (error, time.monotonic() - began)
         return error
     raise AssertionError(f'{result!r} where {kind} was expected')
+
+def freeze_the_keeper():
+    "Ask the test to do it, and wait until it is done."
+    print('freeze', flush=True)
+    sys.stdin.readline()
 
 def eventually(holds):
     end = time.monotonic() + 20
@@ -281,7 +287,7 @@ b.connect('127.0.0.1', port)
 c.connect('127.0.0.1', port)
 b.update({str(number): 'v' for number in range(100)})
 assert c['1'] == b'v'
-os.kill(keeper, signal.SIGSTOP)
+freeze_the_keeper()
 
 # The node that keeps the keys does not answer.
 for call in (lambda: b['1'], lambda: b.update({'1': '2'})):
@@ -320,7 +326,7 @@ eventually(back)
 #: A member with keys whose process ends, in one way or another.
 ENDING = """
 from common import *
-how, port, keeper = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+how, port = sys.argv[1], int(sys.argv[2])
 sock = new()
 sock.connect('localhost', port)
 sock.join()
@@ -332,7 +338,7 @@ if how == 'thread':
     def busy():
         while True: sock['busy'] = 'thread'
     threading.Thread(target=raised, args=(errors.NotConnected, busy)).start()
-if how == 'frozen': os.kill(keeper, signal.SIGSTOP)
+if how == 'frozen': freeze_the_keeper()
 """
 
 LOGGING = """
@@ -377,6 +383,11 @@ class Script:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
+    def freeze(self) -> None:
+        """Stop it; returns when all of its threads stand still."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
+
     def end(self) -> tuple[int, str, str]:
         """Wait for its end: the exit code, stdout and stderr."""
         stdout, stderr = self.process.communicate()
@@ -402,10 +413,16 @@ class ProcessTests(SynchronousTestCase):
         self.addCleanup(started.kill)
         return started
 
-    def keeper(self) -> tuple[Script, str, str]:
-        """A node in a process of its own, its port and its process id."""
+    def keeper(self) -> tuple[Script, str]:
+        """A node in a process of its own, and its port."""
         keeper = self.begin(KEEPER)
-        return keeper, keeper.line(), str(keeper.process.pid)
+        return keeper, keeper.line()
+
+    def freeze_when_asked(self, keeper: Script, script: Script) -> None:
+        """Stop the keeper at the point where the script wants it."""
+        self.assertEqual(script.line(), "freeze")
+        keeper.freeze()
+        script.tell()
 
     def check(self, script: Script, code: int = 0, stderr: str = r"\A\Z") -> None:
         """Wait for the end of a script, which must be as expected."""
@@ -447,15 +464,17 @@ class ProcessTests(SynchronousTestCase):
 
     def test_silence(self) -> None:
         """A node freezes: time-outs, Ctrl-C and close, without a word in the log."""
-        _, port, pid = self.keeper()
-        self.check(self.begin(SILENCE, port, pid))
+        keeper, port = self.keeper()
+        script = self.begin(SILENCE, port, str(keeper.process.pid))
+        self.freeze_when_asked(keeper, script)
+        self.check(script)
 
     def test_exit(self) -> None:
         """However a process ends, its open sockets hand over to another process, and it ends."""
-        keeper, port, pid = self.keeper()
+        keeper, port = self.keeper()
         error = r"\ATraceback[^\0]*RuntimeError: of the script\n\Z"
         ways = (("end", 0, r"\A\Z"), ("raise", 1, error), ("thread", 0, r"\A\Z"))
-        ending = [self.begin(ENDING, how, port, pid) for how, _, _ in ways]
+        ending = [self.begin(ENDING, how, port) for how, _, _ in ways]
         for script, (_, code, stderr) in zip(ending, ways, strict=True):
             self.check(script, code, stderr)
         keeper.tell()
@@ -464,12 +483,12 @@ class ProcessTests(SynchronousTestCase):
 
     def test_exit_without_an_heir(self) -> None:
         """The only other node is frozen: the process ends all the same, and says what is lost."""
-        keeper, port, pid = self.keeper()
-        ending = self.begin(ENDING, "frozen", port, pid)
+        keeper, port = self.keeper()
+        ending = self.begin(ENDING, "frozen", port)
+        self.freeze_when_asked(keeper, ending)
         began = time.monotonic()
         self.check(ending, stderr=r"\AStopping without handing over: \d+ keys [^\n]*\n\Z")
-        self.assertLess(time.monotonic() - began, 15)
-        keeper.process.send_signal(signal.SIGCONT)
+        self.assertLess(time.monotonic() - began, 10)
 
     def test_logging(self) -> None:
         """debug_level=1 tells the story on stderr, until the program sets logging up itself."""

@@ -106,16 +106,13 @@ class Healer:
             return False
         if owner.id == here:
             return False
-        token = core.steps.begin()
-        if token is None:
-            return False
-        try:
+        with self._stabilizer.step() as token:
+            if token is None:
+                return False
             state = await self._stabilizer.query(owner)
             pointers = core.pointers
             if pointers is None or not core.steps.is_current(token) or not isinstance(state, State):
                 return False
             core.pointers = core.rules.merged(pointers, owner, state.successors)
-        finally:
-            core.steps.finish(token)
         core.log.info("Found {peer} again.", peer=owner)
         return True

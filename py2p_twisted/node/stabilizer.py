@@ -7,6 +7,8 @@ the state stands in :class:`~py2p_twisted.ring.steps.Steps`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 from twisted.internet.defer import Deferred
@@ -126,18 +128,26 @@ class Stabilizer:
 
     # -- the steps
 
+    @contextmanager
+    def step(self) -> Iterator[int | None]:
+        """One step: its token, None while another one is under way.  Queries wait until it ends."""
+        steps = self._core.steps
+        token = steps.begin()
+        try:
+            yield token
+        finally:
+            if token is not None:
+                steps.finish(token)
+            self.release()
+            self._rectify_next()
+
     async def stabilize(self) -> bool:
         """STABILIZE and, at its end, notify; True if the successor answered."""
         core = self._core
-        token = core.steps.begin()
-        if token is None or core.pointers is None:
-            return False
-        try:
+        with self.step() as token:
+            if token is None or core.pointers is None:
+                return False
             settled = await self._stabilize(token)
-        finally:
-            core.steps.finish(token)
-            self.release()
-        self._rectify_next()
         pointers = core.pointers
         if settled and pointers is not None and pointers.successor is not None:
             await core.try_ask(pointers.successor, Notify(pointers.me), Done)
@@ -223,20 +233,16 @@ class Stabilizer:
 
     async def _rectify(self, notifier: Peer) -> None:
         core = self._core
-        token = core.steps.begin()
-        try:
-            before = core.pointers.predecessor if core.pointers is not None else None
-            if token is None or before is None:
-                return
-            answered = await core.try_ask(before, Ping(member=True), Done)
-            if answered is None and core.steps.is_current(token) and core.pointers is not None:
-                self._set_predecessor(notifier)
-        finally:
-            if token is not None:
-                core.steps.finish(token)
-            self._rectifying = False
-            self.release()
-            self._rectify_next()
+        with self.step() as token:
+            try:
+                before = core.pointers.predecessor if core.pointers is not None else None
+                if token is None or before is None:
+                    return
+                answered = await core.try_ask(before, Ping(member=True), Done)
+                if answered is None and core.steps.is_current(token) and core.pointers is not None:
+                    self._set_predecessor(notifier)
+            finally:
+                self._rectifying = False
 
     def _set_predecessor(self, notifier: Peer) -> None:
         core = self._core

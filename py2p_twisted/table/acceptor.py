@@ -124,11 +124,10 @@ class Acceptor:
             self.changed.add(key)
 
     def _highest(self, key: bytes, record: Record | None) -> Ballot | None:
-        promised = self._promises.get(key)
-        accepted = record.ballot if record is not None else None
-        if promised is None or accepted is None:
-            return promised or accepted
-        return max(promised, accepted)
+        promised = self._promises.get(key)  # gone once it, or a higher ballot, was accepted
+        if promised is not None:
+            return promised
+        return record.ballot if record is not None else None
 
     def _store(self, key: bytes, record: Record) -> None:
         old = self._records.get(key)
