@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -171,18 +171,25 @@ class ChordService(Dictionary, Service):
         if self._joining is not None:
             self._joining.cancel()
         core = self.node.core
-        if core.phase is Phase.JOINED:
-            try:
-                await self.node.membership.leave(timeout=self.settings.leave_timeout)
-            except (ChordError, CancelledError) as error:  # cancelled: there is no more time
-                self.log.warn(
-                    "Stopping without handing over: {keys} keys are lost with this process. "
-                    "({error})",
-                    keys=core.keys,
-                    error=str(error) or "it took too long",
-                )
+        leaving = Deferred.fromCoroutine(self._leave_at_last())
+        leaving.addTimeout(2 * self.settings.leave_timeout, core.clock)
+        try:
+            await leaving
+        except (ChordError, CancelledError, TimeoutError) as error:
+            self.log.warn(
+                "Stopping without handing over: {keys} keys are lost with this process. ({error})",
+                keys=core.keys,
+                error=str(error) or "it took too long",
+            )
         self._tell_waiting(Failure(NotConnected("the service was stopped")))
         await self.node.stop()
+
+    async def _leave_at_last(self) -> None:
+        core = self.node.core
+        while core.phase is Phase.LEAVING:
+            await core.sleep(0.05)  # somebody called unjoin(): let it finish
+        if core.phase is Phase.JOINED:
+            await self.node.membership.leave(timeout=self.settings.leave_timeout)
 
     # -- in and out
 
@@ -217,7 +224,7 @@ class ChordService(Dictionary, Service):
                 where = show_address(host, port)
                 raise PeerUnreachable(f"{where} did not settle which ring to use")
             await core.sleep(0.02)
-        if core.ring_id and not core.member and not link.hello.leeching:
+        if core.ring_id and not core.member:
             await self.node.finder.fetch_directory(link.peer)
         self._tell_waiting(self)
 

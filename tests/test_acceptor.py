@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from hypothesis import given, settings
@@ -354,15 +354,16 @@ class PageTests(SynchronousTestCase):
         write(before)
         always, ever = live(), live()
         seen: list[bytes] = []
-        while page := [
-            key for key, _ in zip(self.page(acceptor, seen, prefix), range(size), strict=False)
-        ]:
+        while page := list(islice(self.page(acceptor, seen, prefix), size)):
+            ahead = sorted(key for key in live() if not seen or key > seen[-1])
+            self.assertEqual(page, ahead[:size])
             seen += page
             if between:
                 for one in between.pop():
                     write([one])
                     always &= live()
                     ever |= live()
+        self.assertFalse(seen and any(key > seen[-1] for key in live()))
         self.assertEqual(seen, sorted(set(seen)))
         self.assertLessEqual(always, set(seen))
         self.assertLessEqual(set(seen), ever)

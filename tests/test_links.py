@@ -134,11 +134,13 @@ class AskTests(WireCase):
     def test_no_way_there(self) -> None:
         a, b = self.node(1), self.node(2)
         cut = self.network.cut(["10.0.0.1"], ["10.0.0.2"])
-        asking = self.ask(a, b)
-        self.run_for(4.9)
-        self.assertNoResult(asking)
-        self.run_for(0.2)
-        self.refused_with(PeerUnreachable, asking)
+        dialling, asking = self.dial(a, b), self.ask(a, b)
+        longer = a.links.ask(b.peer, Ping(), 4.0)
+        for deferred, seconds in ((asking, 2.0), (longer, 4.0), (dialling, 5.0)):
+            self.run_for(seconds - 0.1 - self.clock.seconds())
+            self.assertNoResult(deferred)
+            self.run_for(0.2)
+            self.assertFalse(self.refused_with(PeerUnreachable, deferred).sent)
         self.network.heal(cut)
 
     def test_another_instance_at_the_address(self) -> None:
@@ -362,6 +364,21 @@ class WatchTests(WireCase):
         self.run_for(10)
         self.assertEqual((a.events[-1], b.events[-1]), (("down", 2), ("down", 1)))
         self.network.heal(cut)
+        self.run_for(self.settings.request_timeout_max)
+        asking = self.ask(a, b)
+        self.run_for(0.1)
+        self.successResultOf(asking)
+
+    def test_who_fell_silent_is_not_dialled_at_once(self) -> None:
+        """That would only cost every asker a timeout; asking fails at once for a while."""
+        a, b = self.node(1), self.node(2)
+        self.connected(a, b)
+        b.host.pause()
+        self.clock.run_while(lambda: not a.errors, 20)
+        self.assertIn("was silent", str(a.errors[0]))
+        self.refused_with(PeerUnreachable, self.ask(a, b))
+        b.host.resume()
+        self.run_for(self.settings.request_timeout_max)
         asking = self.ask(a, b)
         self.run_for(0.1)
         self.successResultOf(asking)

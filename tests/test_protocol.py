@@ -205,7 +205,7 @@ class ReceivingTests(ProtocolCase):
             stream = framed(Answer(1, Value(bytes(100_000))))
             protocol.dataReceived(stream[:50_000])
             end(protocol)
-            protocol.dataReceived(stream[50_000:])
+            protocol.dataReceived(stream[50_000:90_000])
             self.assertEqual(receiver.messages, [])
             self.assertEqual(protocol._chunks, [], "a closed connection keeps nothing")
 

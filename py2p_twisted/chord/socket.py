@@ -152,7 +152,7 @@ class ChordSocket(Dictionary):
         """Leave the ring, within about 10 s, and close everything.  Again: nothing happens."""
         if self._closed or self._pid != os.getpid():
             return
-        patience = self._service.settings.leave_timeout + 2 * GRACE
+        patience = 2 * (self._service.settings.leave_timeout + GRACE)
         pending = self._pending
 
         async def stop() -> None:

@@ -6,13 +6,17 @@ doubt, and the error that the user sees in the end.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..errors import ChordError, OperationTimeout, Unavailable
+from ..errors import ChordError, NotConnected, OperationTimeout, Unavailable
 from ..table.group import Epoch
 from ..table.proposer import Write
 from ..wire.messages import Declined, Reply, WrongEpoch
-from .core import Core
+from .core import Core, Phase
 
 __all__ = ["Attempts", "is_doubtful", "unknown_outcome", "with_doubt"]
 
@@ -20,15 +24,18 @@ __all__ = ["Attempts", "is_doubtful", "unknown_outcome", "with_doubt"]
 class Attempts:
     """The tries of one operation: how long yet, and what went wrong so far.
 
+    :param write: does it write?  Then its outcome may be unknown.
+    :param timeout: seconds for all tries together.
     :ivar doubtful: the epoch in which a try was sent whose answer never came, None if no such.
     """
 
-    def __init__(self, core: Core, timeout: float | None = None) -> None:
+    def __init__(self, core: Core, *, write: bool, timeout: float | None = None) -> None:
         self._core = core
+        self._write = write
         self._timeout = core.settings.operation_timeout if timeout is None else timeout
         self._deadline: float = core.clock.seconds() + self._timeout
         self._pause = core.settings.retry_min
-        self._silent = False
+        self._unreachable = False
         self._last = "it was not tried"
         self.doubtful: Epoch | None = None
 
@@ -43,7 +50,7 @@ class Attempts:
 
         :raises ChordError: if trying again is of no use.
         """
-        self._silent = False
+        self._unreachable = False
         if isinstance(outcome, WrongEpoch):
             if outcome.config is not None and self._core.learn(outcome.config):
                 return True
@@ -54,7 +61,7 @@ class Attempts:
                 outcome.raiseException()
             if is_doubtful(outcome) and self.doubtful is None:
                 self.doubtful = epoch
-            self._silent = True
+            self._unreachable = outcome.check(ConnectionError) is not None
             self._last = outcome.getErrorMessage()
             return False
         self._last = outcome.reason if isinstance(outcome, Declined) else "the node is busy"
@@ -64,26 +71,38 @@ class Attempts:
         """Pause before the next try, longer each time.
 
         :raises Unavailable, OperationTimeout: if the time is over.
+        :raises NotConnected: if the node was stopped.
         """
+        if self._core.phase is Phase.STOPPED:
+            raise NotConnected("this node was stopped", outcome_unknown=self._unknown)
         pause = self._core.jittered(self._pause)
         if self.remaining <= pause:
             raise self.over()
         self._pause = min(2 * self._pause, self._core.settings.retry_max)
         await self._core.sleep(pause)
 
-    def over(self, *, write: bool = True) -> ChordError:
+    async def within(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Do something that helps, but not for longer than the operation may take."""
+        helping = Deferred.fromCoroutine(coroutine)
+        helping.addTimeout(max(self.remaining, 0.01), self._core.clock, lambda _, __: None)
+        await helping
+
+    @property
+    def _unknown(self) -> bool:
+        return self._write and self.doubtful is not None
+
+    def over(self) -> ChordError:
         """The error for an operation whose time is over."""
-        unknown = write and self.doubtful is not None
-        if self._silent:
+        if self._unreachable:
             return Unavailable(
-                f"0 of the 1 members that keep this key answered within {self._timeout:g} s "
+                f"0 of the 1 members that keep this key could be reached in {self._timeout:g} s "
                 f"({self._last}); other keys are not affected",
                 reachable=0,
                 members=1,
-                outcome_unknown=unknown,
+                outcome_unknown=self._unknown,
             )
         return OperationTimeout(
-            f"not done within {self._timeout:g} s: {self._last}", outcome_unknown=unknown
+            f"not done within {self._timeout:g} s: {self._last}", outcome_unknown=self._unknown
         )
 
 

@@ -119,7 +119,7 @@ class Bulk:
         take: Callable[[_Part[T], Any], int],
     ) -> None:
         """Send all items to the members that keep them, until each had its answer."""
-        attempts = Attempts(self._core)
+        attempts = Attempts(self._core, write=good is WrittenMany)
         doubts: dict[int, Epoch] = {}
         while pending:
             again: list[T] = []
@@ -147,10 +147,12 @@ class Bulk:
                             again += part.items
             if again and not progress and not moved:
                 await attempts.wait()
-                await self._finder.refresh(self._core.partition(key_of(again[0])))
-                await self._finder.catch_up()
+                partition = self._core.partition(key_of(again[0]))
+                await attempts.within(self._finder.refresh(partition))
+                await attempts.within(self._finder.catch_up())
             elif progress:
-                doubtful, attempts = attempts.doubtful, Attempts(self._core)
+                doubtful = attempts.doubtful
+                attempts = Attempts(self._core, write=good is WrittenMany)
                 attempts.doubtful = doubtful
             pending = again
 
@@ -214,7 +216,7 @@ class Bulk:
     async def _config(self, partition: int, attempts: Attempts) -> Config:
         while (config := self._core.directory.get(partition)) is None:
             self._operations.check_connected()
-            await self._finder.refresh(partition)
+            await attempts.within(self._finder.refresh(partition))
             if self._core.directory.get(partition) is None:
                 await attempts.wait()
         return config
@@ -223,7 +225,7 @@ class Bulk:
         """How many keys each partition has, as its member counts them."""
         counted: dict[int, int] = {}
         missing = set(range(self._core.partitions))
-        attempts = Attempts(self._core)
+        attempts = Attempts(self._core, write=False)
         while missing:
             by_member: dict[bytes, list[Config]] = {}
             for partition in sorted(missing):
@@ -243,8 +245,8 @@ class Bulk:
                         moved = attempts.note(answer, config.epoch) or moved
             if missing and not moved:
                 await attempts.wait()
-                await self._finder.refresh(min(missing))
-                await self._finder.catch_up()
+                await attempts.within(self._finder.refresh(min(missing)))
+                await attempts.within(self._finder.catch_up())
         return counted
 
     async def walk(

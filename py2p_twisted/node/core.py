@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..base import Peer, to_base_58
-from ..errors import ChordError, OperationTimeout, PeerUnreachable
+from ..errors import ChordError, NotConnected, OperationTimeout, PeerUnreachable
 from ..ring.circle import (
     from_bytes,
     key_identifier,
@@ -114,6 +115,7 @@ class Core:
         self.acceptors: dict[int, Acceptor] = {}  # learn(), Handover, Membership
         self.staged: dict[int, Staged] = {}  # learn(), Handover
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer
+        self._asleep: dict[Deferred[None], IDelayedCall] = {}
         self.joined_changed: Callable[[], None] = lambda: None  # Node
 
     # -- names and places
@@ -285,15 +287,24 @@ class Core:
     # -- time
 
     def sleep(self, seconds: float) -> Deferred[None]:
-        """Fires after that long; can be cancelled."""
-        call: Any = None
-
-        def cancel(_: Deferred[None]) -> None:
-            call.cancel()
-
-        deferred: Deferred[None] = Deferred(cancel)
-        call = self.clock.callLater(seconds, deferred.callback, None)
+        """Fires after that long; can be cancelled, and fails if the node stops meanwhile."""
+        deferred: Deferred[None] = Deferred(self._awake)
+        self._asleep[deferred] = self.clock.callLater(seconds, self._wake, deferred)
         return deferred
+
+    def _wake(self, deferred: Deferred[None]) -> None:
+        del self._asleep[deferred]
+        deferred.callback(None)
+
+    def _awake(self, deferred: Deferred[None]) -> None:
+        self._asleep.pop(deferred).cancel()
+
+    def stop(self) -> None:
+        """Nothing is waited for any more."""
+        self.phase = Phase.STOPPED
+        for deferred in list(self._asleep):
+            self._awake(deferred)
+            deferred.errback(NotConnected("this node was stopped"))
 
     def jittered(self, seconds: float) -> float:
         """About that long."""

@@ -6,6 +6,8 @@ of a healed cut become one ring.  Outside the assumptions of the ring's proof (d
 
 from __future__ import annotations
 
+from twisted.python.failure import Failure
+
 from ..errors import ChordError
 from ..ring.circle import between
 from ..wire.link import Link
@@ -28,16 +30,19 @@ class Healer:
         self._finder = finder
         self._stabilizer = stabilizer
         self._round = 0
+        self._found: Link | None = None  # dialled, and not looked through yet
 
     async def round(self) -> bool:
         """One look, now and then; True if the pointers changed."""
         self._round += 1
         core = self._core
         pointers = core.pointers
-        hurry = pointers is None or pointers.alone
-        if self._round % _EVERY and not hurry:
-            return False
-        link = await self._somebody()
+        link, self._found = self._found, None
+        if link is None:
+            hurry = pointers is None or pointers.alone
+            if self._round % _EVERY and not hurry:
+                return False
+            link = self._somebody()
         if link is None or link.hello.leeching or not core.same_ring(link.hello):
             return False
         return await self.merge(link)
@@ -51,10 +56,13 @@ class Healer:
         if not any(core.ring_links()):
             for link in core.links:
                 await self._finder.fetch_directory(link.peer)
-        await self._somebody()
+        self._somebody()
 
-    async def _somebody(self) -> Link | None:
-        """A connection to a remembered peer, made if its time has come."""
+    def _somebody(self) -> Link | None:
+        """A connection to a remembered peer, or None: then one is dialled whose time has come.
+
+        Nobody waits for that: it takes seconds if the peer is frozen or cut off.
+        """
         core = self._core
         now = core.clock.seconds()
         linked = {link.peer.address: link for link in core.links}
@@ -76,13 +84,19 @@ class Healer:
             max(2 * remembered.pause, settings.redial_min), settings.redial_max
         )  # fmt: skip
         remembered.next_try = now + core.jittered(remembered.pause)
-        try:
-            link = await core.links.dial(*address)
-        except (ChordError, ConnectionError) as error:
-            core.log.debug("{error}", error=str(error))
-            return None
-        remembered.pause = 0.0
-        return link
+        core.links.dial(*address).addCallbacks(self._connected, self._not_connected)
+        return None
+
+    def _connected(self, link: Link) -> None:
+        remembered = self._core.remembered.get(link.peer.address)
+        if remembered is not None:
+            remembered.pause = 0.0
+        self._found = link
+        self._core.joined_changed()
+
+    def _not_connected(self, failure: Failure) -> None:
+        failure.trap(ChordError, ConnectionError)
+        self._core.log.debug("{error}", error=failure.getErrorMessage())
 
     async def merge(self, link: Link) -> bool:
         """Look my place up through this peer; take what is nearer than my successor."""

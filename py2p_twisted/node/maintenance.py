@@ -134,4 +134,7 @@ class Maintenance:
         core.log.warn("Identifier {id} belongs to another node now.", id=core.me.id)
         links = list(core.ring_links())
         if links and core.phase is Phase.JOINED:
-            await self._membership.rejoin()
+            try:
+                await self._membership.rejoin()
+            except ChordError as error:
+                core.log.warn("This node stores nothing any more: {error}", error=str(error))

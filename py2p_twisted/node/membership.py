@@ -68,17 +68,29 @@ class Membership:
         if not core.ring_id:
             self._found()
             return
-        if not any(core.ring_links()):
-            raise NotConnected(
-                f"the connection to ring {core.ring_name} is lost; it is looked for: try again soon"
-            )
         core.phase = Phase.JOINING
         try:
+            await self._find_ring()
             await self._enter()
         except BaseException:
             if core.phase is Phase.JOINING:
                 core.phase = Phase.LEECHING
             raise
+
+    async def _find_ring(self) -> None:
+        """Wait while the connection to the ring is lost, and looked for.
+
+        :raises NotConnected: if it is not found in time.
+        """
+        core = self._core
+        deadline = core.clock.seconds() + core.settings.operation_timeout
+        while not any(core.ring_links()):
+            if core.phase is not Phase.JOINING:
+                raise RingConflict("the join was given up")
+            if core.clock.seconds() > deadline:
+                raise NotConnected(f"no member of ring {core.ring_name} can be reached any more")
+            core.joined_changed()
+            await core.sleep(core.jittered(0.1))
 
     def _found(self) -> None:
         """The first node: a ring id, and epoch 1 of every partition (rule 10)."""
@@ -114,8 +126,8 @@ class Membership:
         core = self._core
         core.pointers = None
         self._stabilizer.stop()
-        core.phase = Phase.JOINING
-        await self._enter()
+        core.phase = Phase.LEECHING
+        await self.join()
 
     async def _enter(self) -> None:
         core = self._core
@@ -194,6 +206,8 @@ class Membership:
             await self._claims.free()
         await self._depart()
         core.log.info("Left ring {ring}.", ring=core.ring_name)
+        if not done and not others:
+            core.ring_id = b""  # nobody keeps anything of that ring: it is no more
 
     async def _heirs(self) -> list[Peer]:
         """Who may take over, the most suitable first."""

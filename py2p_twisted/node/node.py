@@ -127,7 +127,7 @@ class Node:
 
     def stop(self) -> Deferred[None]:
         """Close everything; fires when no connection and no delayed call is left."""
-        self.core.phase = Phase.STOPPED
+        self.core.stop()
         self.maintenance.stop()
         for task in list(self._tasks):
             task.cancel()
@@ -200,7 +200,7 @@ class Node:
         if not hello.ring or hello.ring == core.ring_id:
             return
         if not core.member:
-            if not hello.leeching and core.phase is Phase.LEECHING:
+            if core.phase is Phase.LEECHING and not (hello.leeching and core.ring_id):
                 self._adopt_ring(link)
         elif not hello.leeching and not self._yielding and self._yields(core.hello(), hello):
             self._yielding = True
@@ -217,6 +217,7 @@ class Node:
         core.ring_id = link.hello.ring
         self.announce()
         self.spawn(self.finder.fetch_directory(link.peer), "fetching the directory")
+        self.maintenance.kick()  # a leeching peer leads to members, which are dialled now
 
     async def _yield_to(self, link: Link) -> None:
         """Give up a ring that holds nothing, and join the other."""
@@ -310,7 +311,9 @@ class Node:
         lost = [
             peer
             for peer in core.directory.members()
-            if peer.instance != core.instance and core.links.failed_lately(peer)
+            if peer.instance != core.instance
+            and (core.links.failed_lately(peer) or core.links.get(peer.instance))
+            and not core.alive(peer)
         ]
         if lost:
             return "Not reachable: " + ", ".join(str(peer) for peer in lost)

@@ -111,7 +111,12 @@ class Operations:
             return WriteOne(epoch, with_doubt(write, doubtful))
 
         reply = await self.persist(
-            self._core.partition(write.key), request, Written, outcome, epoch, timeout
+            self._core.partition(write.key),
+            request,
+            Written,
+            outcome,
+            epoch,
+            Attempts(self._core, write=True, timeout=timeout),
         )
         if reply.outcome is Outcome.UNKNOWN:
             raise unknown_outcome()
@@ -124,7 +129,7 @@ class Operations:
         good: type[Any],
         outcome: Reply | Failure | None = None,
         epoch: Epoch | None = None,
-        timeout: float | None = None,
+        attempts: Attempts | None = None,
     ) -> Any:
         """Ask the group of a partition until it gives a good reply, or the time is over.
 
@@ -132,18 +137,18 @@ class Operations:
         :param outcome: what a first try, already made in `epoch`, ended with.
         """
         core = self._core
-        attempts = Attempts(core, timeout)
+        attempts = attempts or Attempts(core, write=False)
         while True:
             if outcome is not None:
                 tried = epoch or self._epoch(partition)
                 if not attempts.note(outcome, tried):
                     await attempts.wait()
                     if not isinstance(outcome, WrongEpoch) or not outcome.wedged:
-                        await self._finder.refresh(partition)
+                        await attempts.within(self._finder.refresh(partition))
             config = core.directory.get(partition)
             if config is None:
                 self.check_connected()
-                await self._finder.refresh(partition)
+                await attempts.within(self._finder.refresh(partition))
                 config = core.directory.get(partition)
             if config is None:
                 await attempts.wait()

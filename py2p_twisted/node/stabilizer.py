@@ -137,6 +137,8 @@ class Stabilizer:
             yield token
         finally:
             if token is not None:
+                if not steps.is_current(token):
+                    self._core.joined_changed()  # it was given up: take it again soon
                 steps.finish(token)
             self.release()
             self._rectify_next()

@@ -102,8 +102,15 @@ def proven(
         world.wait(node.service.join())
     world.settle(60)
 
+    important: set[int] = set()
+
     def check(snapshot: RingSnapshot) -> None:
+        nonlocal important
         _check(snapshot)
+        before, important = important, principals(snapshot)
+        lost = {identifier for identifier in before - important if identifier in snapshot.members}
+        if lost:
+            raise InvariantBroken(f"{sorted(lost)} are alive and no principals any more")
         short = [
             node
             for node in world.members()

@@ -84,25 +84,27 @@ class TestClosing(RingCase):
                 world.settle(45)
                 self.readable(world, written, world.nodes)
 
-    def test_identifier_given_away(self) -> None:
-        """A node whose identifier was given to another while it was frozen gives way in peace."""
-        for seed in seeds(5):
-            with self.world(seed, k=2) as world:
+    def test_recovered_without(self) -> None:
+        """A node that was recovered from, and whose place was taken, comes back in peace."""
+        for seed in seeds(10):
+            k = 2 + seed % 2
+            with self.world(seed, k) as world:
                 members = self.grow(world, 4)
-                written = self.write(world, members[0])
-                frozen = members[seed % 4]
+                frozen = world.rng.choice(members)
                 frozen.host.pause()
-                self.closes(world, self.all_but(world, frozen), 10)
+                others = self.all_but(world, frozen)
+                self.closes(world, others, 10)
+                world.wait(others[0].service.recover(accept_data_loss=True))
+                written = self.write(world, others[0])
                 fifth = world.add()
-                through = next(node for node in members if node is not frozen)
-                entering = self.enter(fifth, through)
-                self.all_of(world, [entering])  # while the frozen one's part cannot be read
-                world.run(20)
+                world.wait(self.enter(fifth, others[1]))
+                world.run(world.rng.uniform(0, 20))
                 frozen.host.resume()
-                world.run(20)
+                world.run(15)
                 world.settle(60)
                 self.readable(world, written, world.nodes)
-                self.assertEqual(self.ids(world.members()), [0, 1, 2, 3])
+                self.assertEqual(len(world.members()), 4 if k == 2 else 5)
+                self.assertIs(frozen.phase, Phase.LEECHING if k == 2 else Phase.JOINED)
 
 
 class TestNoLoss(RingCase):
@@ -125,6 +127,7 @@ class TestNoLoss(RingCase):
 
     def one_step(self, world: World, rng: Random) -> None:
         """A join, a leave, or both at once."""
+        world.run(rng.uniform(0.01, 1))  # a member knows of one that joined a moment ago
         members = world.members()
         changes = []
         if rng.random() < 0.6 and len(members) < min(8, 1 << world.settings.k):
