@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+from zlib import crc32
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
@@ -49,7 +50,11 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class Run:
-    """One run: the yardsticks' servers stay, the rings come and go."""
+    """One run: the yardsticks' servers stay, the rings come and go.
+
+    There are as many echo servers as the largest ring has nodes: the first is the yardstick, and
+    all of them together tell what talking to many processes costs by itself.
+    """
 
     def __init__(self, reactor: Any, processes: Processes, chosen: argparse.Namespace) -> None:
         self._reactor = reactor
@@ -61,14 +66,15 @@ class Run:
         tac = self._processes.folder / "bare.tac"
         tac.write_text(TAC)
         bare = self._processes.twistd("bare", ["-y", str(tac)])
-        echo_port, amp_port = free_ports(2)
+        amp_port, *echo_ports = free_ports(1 + max(self._chosen.nodes))
         module = ["-m", "benchmarks.yardsticks"]
-        self._servers = {
-            "echo": self._processes.start("echo", [*module, "echo", str(echo_port)]),
-            "amp": self._processes.start("amp", [*module, "amp", str(amp_port)]),
-        }
-        self._echo = await connect(self._reactor, echo_port, EchoClient())
+        self._amp_pid = self._processes.start("amp", [*module, "amp", str(amp_port)])
+        self._echo_pid, *_ = [
+            self._processes.start(f"echo-{port}", [*module, "echo", str(port)])
+            for port in echo_ports
+        ]
         self._amp = await connect(self._reactor, amp_port, AmpClient())
+        self._echoes = [await connect(self._reactor, port, EchoClient()) for port in echo_ports]
         self.tell("two nodes")
         first_read = await first_correct_read(self._reactor, self._processes)
         results = [await self._ring(size, bare) for size in self._chosen.nodes]
@@ -110,8 +116,9 @@ class Run:
         """Measure the ring and both yardsticks, in turns."""
         value = b"%0*d" % (VALUE_BYTES, number)
         payload = KEYS[0] + value
-        echo = Bench(self._reactor, samples, [self._servers["echo"]])
-        amp = Bench(self._reactor, samples, [self._servers["amp"]])
+        echoes = self._echoes[: len(pids)]
+        echo = Bench(self._reactor, samples, [self._echo_pid])
+        amp = Bench(self._reactor, samples, [self._amp_pid])
         chord = Bench(self._reactor, samples, pids)
 
         def amp_set(number: int, answered: Callable[[Any], None]) -> None:
@@ -120,7 +127,7 @@ class Run:
         await in_flight(amp, "AMP set", amp_set, len(KEYS))
         await self._update(client, chord, value)
         turns: list[tuple[Bench, str, Operation]] = [
-            (echo, "echo", lambda _, answered: self._echo.ask(payload, answered)),
+            (echo, "echo", lambda _, answered: echoes[0].ask(payload, answered)),
             (chord, "get", lambda i, answered: _done(client.get(_key(i)), answered)),
             (amp, "AMP get", lambda i, answered: self._amp.get(_key(i), answered)),
             (chord, "set", lambda i, answered: _done(client.set(_key(i), value), answered)),
@@ -128,7 +135,11 @@ class Run:
         for bench, name, operation in turns:
             await in_flight(bench, name, operation, self._chosen.in_flight)
         operations = {name: operation for _, name, operation in turns}
-        await one_at_a_time(chord, {**operations, "AMP set": amp_set}, ALONE)
+        operations["AMP set"] = amp_set
+        operations["echoes"] = lambda i, answered: echoes[crc32(_key(i)) % len(echoes)].ask(
+            payload, answered
+        )
+        await one_at_a_time(chord, operations, ALONE)
 
     async def _update(self, client: ChordService, bench: Bench, value: bytes) -> None:
         """`update` of all keys; then they must be there."""

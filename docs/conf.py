@@ -1,12 +1,14 @@
 """Sphinx: ``python -m sphinx -W -b html docs docs/_build``, from the top of the checkout."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 # The checkout is documented, whatever else is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from py2p_twisted import __version__  # noqa: E402 - the path comes first
+from py2p_twisted import __version__
 
 project = "py2p_twisted"
 author = "the py2p_twisted maintainers"
@@ -20,8 +22,9 @@ add_module_names = False
 highlight_language = "text"
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 80
 
 html_theme = "alabaster"
 html_theme_options = {
@@ -30,3 +33,17 @@ html_theme_options = {
     "fixed_sidebar": True,
 }
 html_show_sourcelink = False
+
+
+def without_floors(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Modules say on which floor of the house they stand; readers of the API need not know."""
+    if what == "module":
+        text = re.sub(r" \(floor \d[^)]*\)", "", "\n".join(lines))
+        lines[:] = text.splitlines()
+
+
+def setup(app: Any) -> None:
+    """Sphinx: what happens besides."""
+    app.connect("autodoc-process-docstring", without_floors)

@@ -7,7 +7,7 @@ a member).  Never touches a socket.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -102,10 +102,10 @@ class Peer(msgspec.Struct, frozen=True, array_like=True):
     :ivar port: the port that others dial.
     """
 
-    instance: bytes
-    identifier: bytes
-    host: str
-    port: int
+    instance: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    identifier: Annotated[bytes, msgspec.Meta(min_length=1, max_length=20)]
+    host: Annotated[str, msgspec.Meta(max_length=255)]
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
     @property
     def id(self) -> int:

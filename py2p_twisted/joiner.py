@@ -38,9 +38,9 @@ class Joiner:
         self._said_no_ring: dict[Address, int] = {}
 
     async def run(self) -> None:
-        """Returns once the node is a member.
+        """Returns once the node is a member; what is in the way may be mended at any time.
 
-        :raises ChordError: what no patience can mend: another network, a foreign certificate.
+        :raises AuthenticationFailed: if it is to found a ring and its certificate does not name it.
         """
         core, settings = self._core, self._node.core.settings
         pause = settings.redial_min
@@ -75,7 +75,9 @@ class Joiner:
                     await self._node.finder.fetch_directory(link.peer)
                 if self._core.phase is Phase.LEECHING:
                     await self._node.membership.join()
-                return ""
+                if self._core.phase is Phase.JOINED:
+                    return ""
+                problems.append(f"this node is {self._core.phase.value}")
             except (ChordError, ConnectionError) as error:
                 problems.append(str(error))
         return "; ".join(problems)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, TimeoutError, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -45,7 +45,8 @@ class ChordService(Dictionary, Service):
     :param replicas: copies of a key; None or 1 in this version.
     :param tls: a folder with ``ca.pem``, ``cert.pem`` and ``key.pem``; implies encryption SSL.
     :param timeout: seconds that an operation may take.
-    :param settings: all other numbers.
+    :param verbose: log what only an author wants to read, too.
+    :param settings: all other numbers, instead of the five before.
     :param rng: all chance; by default seeded by the system.
     :param endpoints: how to reach the network; by default the reactor's.
     :raises ValueError, TypeError: for a parameter that cannot be.
@@ -67,6 +68,7 @@ class ChordService(Dictionary, Service):
         replicas: int | None = None,
         tls: Any = None,
         timeout: float = 10.0,
+        verbose: bool = False,
         settings: Settings | None = None,
         rng: random.Random | None = None,
         endpoints: Endpoints | None = None,
@@ -79,7 +81,11 @@ class ChordService(Dictionary, Service):
         self._announced = _check_address(out_addr, "out_addr") if out_addr is not None else None
         self._join_through = None if join is None else [_check_address(a, "join") for a in join]
         self.settings = settings or Settings(
-            k=k, prot=prot, replicas=1 if replicas is None else replicas, operation_timeout=timeout
+            k=k,
+            prot=prot,
+            replicas=1 if replicas is None else replicas,
+            operation_timeout=timeout,
+            verbose=verbose,
         )
         security = _security(tls) if self.settings.prot.encryption == "SSL" else None
         self._self_made = security is not None and not security.authenticated
@@ -196,6 +202,8 @@ class ChordService(Dictionary, Service):
     def when_ready(self) -> Deferred[ChordService]:
         """Fires with this service once it is in the ring (or, leeching, connected to one)."""
         core = self.node.core
+        if self._stopped is not None:
+            return fail(NotConnected("the service was stopped"))
         if core.phase is Phase.JOINED:
             return succeed(self)
         if self._join_through is None and any(core.ring_links()):
@@ -229,6 +237,8 @@ class ChordService(Dictionary, Service):
         self._tell_waiting(self)
 
     async def _started(self) -> None:
+        if self._stopped is not None:
+            raise NotConnected("the service was stopped")
         if self._listening is None:
             raise NotConnected("the service was not started: call startService() first")
         if not self.node.core.me.host:

@@ -59,6 +59,8 @@ class Settings:
     leave_timeout: float = 10.0  # of a graceful leave when the service stops
     remembered_peers: int = 64
 
+    verbose: bool = False  # log what only an author wants to read
+
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or isinstance(self.k, bool) or not 1 <= self.k <= MAX_K:
             raise ValueError(f"k must be a whole number from 1 to {MAX_K}, not {self.k!r}")

@@ -284,7 +284,7 @@ task.react(main)
 
 def shown(kind: Any) -> str:
     """A type as the protocol's page writes it."""
-    if kind == Request or kind == Reply:
+    if kind in (Request, Reply):
         return "a request" if kind == Request else "a reply"
     if get_origin(kind) is tuple:
         parts = get_args(kind)
@@ -299,7 +299,7 @@ def shown(kind: Any) -> str:
 def fields_of(shape: type) -> str:
     """The fields of a message or shape as the protocol's page writes them."""
     hints = get_type_hints(shape)
-    names = getattr(shape, "__struct_fields__", None) or getattr(shape, "_fields", ())
+    names: Any = getattr(shape, "__struct_fields__", None) or getattr(shape, "_fields", ())
     return ", ".join(f"``{name}``: {shown(hints[name])}" for name in names)
 
 
@@ -328,13 +328,12 @@ class TestProtocol(SynchronousTestCase):
             for row in table_rows(read("protocol.rst"))
             if row[0].isdigit()
         }
-        code = {
-            name: (str(message.__struct_config__.tag), fields_of(message) or "none")
-            for name in messages.__all__
-            if (message := getattr(messages, name)).__class__ is not int
-            and isinstance(message, type)
-            and message.__struct_config__.tag is not None
-        }
+        code = {}
+        for name in messages.__all__:
+            message = getattr(messages, name)
+            tag = getattr(getattr(message, "__struct_config__", None), "tag", None)
+            if tag is not None:
+                code[name] = (str(tag), fields_of(message) or "none")
         self.assertEqual(page, code)
 
     def test_shapes(self) -> None:
@@ -428,7 +427,8 @@ class TestOperating(SynchronousTestCase):
             if name.rstrip("=") in options.docs or name.rstrip("=") == "join"
         }
         rows = [row for row in table_rows(section("operating.rst", "Options")) if "``--" in row[0]]
-        self.assertEqual({flag for row in rows for flag in re.findall(r"--([\w-]+)", row[0])}, flags)
+        shown_flags = {flag for row in rows for flag in re.findall(r"--([\w-]+)", row[0])}
+        self.assertEqual(shown_flags, flags)
 
     def test_log(self) -> None:
         """Every line that the log has stands there, and no other."""

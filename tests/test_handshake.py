@@ -215,6 +215,22 @@ class RefusalTests(HandshakeCase):
         self.assertEqual([type(error) for error in a.errors + b.errors], [RingConflict] * 2)
         self.assertIn("10.0.0.1", str(b.errors[0]))
 
+    def test_hanging_up_on_a_peer_that_does_not_read(self) -> None:
+        """It is cut when it was silent for long enough, and the reason is still the first one."""
+        node = self.node(1)
+        node.reply = lambda request: Value(bytes(200_000))
+        client = self.raw_client(node, framed(self.hello_of(node)))
+        client.transport.pauseProducing()
+        client.say(Ask(1, Ping()))
+        self.run_for(0.1)
+        link = node.links.get(make_peer(9).instance)
+        assert link is not None
+        node.links.hang_up(link, RingConflict("two rings"))
+        self.run_for(7)
+        self.assertEqual(node.errors, [])
+        self.run_for(2)
+        self.assertEqual([type(error) for error in node.errors], [RingConflict])
+
     def test_every_kind_of_refusal(self) -> None:
         """Errors that a peer may name arrive as what they are, all others as PeerUnreachable."""
         kinds: list[tuple[str, type[ChordError]]] = [
@@ -357,14 +373,14 @@ class StrangerTests(HandshakeCase):
             self.assertIs(client.lost, ConnectionDone)
         self.assertEqual(node.asked, [])
 
-    def test_a_refused_peer_that_does_not_go(self) -> None:
-        """Whoever was refused and neither reads nor closes is cut, and the reason stays."""
+    def test_a_refused_peer_that_does_not_read(self) -> None:
+        """The connection ends without it."""
         node = self.node(1)
         with self.told("k is 6 here and 9 there"):
             client = self.raw_client(node)
             client.transport.pauseProducing()
             client.say(msgspec.structs.replace(self.hello_of(node), k=9))
-            self.run_for(6)
+            self.run_for(0.1)
         self.assertEqual(node.host.transports, {})
 
     def test_closed_without_a_word(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -17,6 +18,14 @@ from py2p_twisted.wire.messages import Answer, Ask, Done, Hello, Ping, Read, Val
 from .fakes import FakeNode, RawPeer, WireCase, framed, make_peer
 from .simulation.network import SimNetwork
 from .simulation.weather import ROUGH, SimOptions
+
+
+def answer_later(request: Any, waiting: list[Deferred[Any]]) -> Any:
+    """Pings are answered at once, everything else when the test says so."""
+    if isinstance(request, Ping):
+        return Done()
+    waiting.append(Deferred())
+    return waiting[-1]
 
 
 class AskTests(WireCase):
@@ -68,14 +77,7 @@ class AskTests(WireCase):
         a, b = self.node(1), self.node(2)
         link, _ = self.connected(a, b)
         late: list[Deferred[Any]] = []
-
-        def reply(request: Any) -> Any:
-            if isinstance(request, Ping):
-                return Done()
-            late.append(Deferred())
-            return late[-1]
-
-        b.reply = reply
+        b.reply = lambda request: answer_later(request, late)
         asking = self.ask(a, b)
         other = a.links.ask(b.peer, Read(FIRST_EPOCH, b"k"), 0.5)
         self.run_for(0.6)
@@ -231,26 +233,22 @@ class OneConnectionTests(WireCase):
 
     def test_a_replaced_connection_finishes_its_requests(self) -> None:
         """It is closed only when nothing waits on it any more, on either side."""
-        a, b = self.node(1), self.node(2)
-        waiting: list[Deferred[Any]] = []
-
-        def reply(request: Any) -> Any:
-            if isinstance(request, Ping):
-                return Done()
-            waiting.append(Deferred())
-            return waiting[-1]
-
-        a.reply = reply
-        self.connected(b, a)
-        asking = b.links.ask(a.peer, Read(FIRST_EPOCH, b"k"), 10.0)
-        self.run_for(0.1)
-        client = RawPeerThatIs(self, b, a)  # b's process, by another way
-        self.run_for(6)
-        self.assertNoResult(asking)
-        waiting[0].callback(Value(b"v"))
-        self.run_for(0.1)
-        self.assertEqual(self.successResultOf(asking), Value(b"v"))
-        client.peer.transport.loseConnection()
+        replaced = 0
+        for head_start in range(8):
+            a, b = self.node(2 * head_start + 1), self.node(2 * head_start + 2)
+            waiting: list[Deferred[Any]] = []
+            a.reply = partial(answer_later, waiting=waiting)
+            asking = b.links.ask(a.peer, Read(FIRST_EPOCH, b"k"), 20.0)
+            self.run_for(head_start * 0.0005)
+            self.dial(a, b)
+            self.run_for(12)
+            replaced += len(a.host.transports) - 1
+            self.assertNoResult(asking)
+            waiting[0].callback(Value(b"v"))
+            self.run_for(4)
+            self.assertEqual(self.successResultOf(asking), Value(b"v"))
+            self.assertEqual(len(a.host.transports), 1)
+        self.assertGreater(replaced, 0)
 
     def test_the_other_connection_takes_over(self) -> None:
         """When the one that was kept is lost and another one is there, the peer is not gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from struct import pack
 from time import process_time
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -337,3 +339,74 @@ class SendingTests(ProtocolCase):
         self.protocol.send(Ask(1, Ping()))
         self.outbox.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class IdleReactor:
+    """Knows what wants to be written, and never writes it."""
+
+    def __init__(self) -> None:
+        self.writers: set[object] = set()
+
+    def addReader(self, reader: object) -> None:
+        pass
+
+    def removeReader(self, reader: object) -> None:
+        pass
+
+    def addWriter(self, writer: object) -> None:
+        self.writers.add(writer)
+
+    def removeWriter(self, writer: object) -> None:
+        self.writers.discard(writer)
+
+
+class AtOnceTests(SynchronousTestCase):
+    """What leaves over TCP without waiting for the reactor's next turn."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.reactor = IdleReactor()
+        self.peer, ours = socket.socketpair()
+        self.addCleanup(self.peer.close)
+        self.addCleanup(ours.close)
+        for each in (self.peer, ours):
+            each.setblocking(False)
+        self.protocol = MessageProtocol(FakeReceiver(), Outbox(self.clock), MAX)
+        self.connection = Connection(ours, self.protocol, self.reactor)
+        self.connection.connected = True
+        self.protocol.transport = self.connection
+
+    def test_a_lone_message_leaves_at_once(self) -> None:
+        self.protocol.send(Ask(1, Ping()))
+        self.clock.advance(0)
+        self.assertEqual(self.peer.recv(1000), framed(Ask(1, Ping())))
+        self.assertEqual(self.reactor.writers, set())
+
+    def test_what_was_written_before_leaves_first(self) -> None:
+        many = [Ask(number, Ping()) for number in range(3)]
+        for ask in many:
+            self.protocol.send(ask)
+        self.clock.advance(0)
+        self.assertRaises(BlockingIOError, self.peer.recv, 1000)
+        self.protocol.send(Ask(9, Ping()))
+        self.clock.advance(0)
+        self.assertEqual(self.peer.recv(1000), framed(*many, Ask(9, Ping())))
+
+    def test_what_the_kernel_does_not_take_is_left_to_the_reactor(self) -> None:
+        message = Answer(1, Value(b"x" * 1_000_000))
+        self.protocol.send(message)
+        self.clock.advance(0)
+        self.assertEqual(self.reactor.writers, {self.connection})
+        received = bytearray()
+        while self.reactor.writers:
+            received += self.peer.recv(2_000_000)
+            self.assertIsNone(self.connection.doWrite())
+        received += self.peer.recv(2_000_000)
+        self.assertEqual(bytes(received), framed(message))
+
+    def test_an_error_is_left_to_the_reactor(self) -> None:
+        self.peer.close()
+        self.protocol.send(Ask(1, Ping()))
+        self.clock.advance(0)
+        self.assertEqual(self.reactor.writers, {self.connection})
+        self.assertIsInstance(self.connection.doWrite(), ConnectionLost)

@@ -75,7 +75,11 @@ class ChordSocket(Dictionary):
 
         def listen() -> ChordService:
             service = ChordService(
-                reactor, addr, port, k, prot, out_addr, replicas=replicas, tls=tls, timeout=timeout
+                *(reactor, addr, port, k, prot, out_addr),
+                replicas=replicas,
+                tls=tls,
+                timeout=timeout,
+                verbose=debug_level > 1,
             )
             service.privilegedStartService()
             service.startService()

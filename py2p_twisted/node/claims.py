@@ -107,7 +107,7 @@ class Claims:
             if stale and await self._replace(wanted, there):
                 return True
         except (Unavailable, OperationTimeout) as error:
-            self._core.log.debug("identifier {id}: {error}", id=candidate, error=str(error))
+            self._core.debug("identifier {id}: {error}", id=candidate, error=str(error))
             taken[candidate] = None
             return False
         taken[candidate] = there
@@ -135,7 +135,7 @@ class Claims:
                     if await self._operations.write(free, _CLAIM_TIMEOUT):
                         return identifier
                 except (Unavailable, OperationTimeout) as error:
-                    core.log.debug("{error}", error=str(error))
+                    core.debug("{error}", error=str(error))
         return None
 
     async def check_claim(self) -> bool:
@@ -152,7 +152,7 @@ class Claims:
             if there is None:
                 return await self._operations.write(self.claim_of(me, None), _CLAIM_TIMEOUT)
         except (Unavailable, OperationTimeout, NotConnected) as error:
-            core.log.debug("{error}", error=str(error))
+            core.debug("{error}", error=str(error))
             return True
         owner = _peer_of(there)
         return owner is None or owner.instance == me.instance
@@ -165,7 +165,7 @@ class Claims:
             release = self.claim_of(None, _encode_peer(me), me.identifier)
             await self._operations.write(release, _CLAIM_TIMEOUT)
         except ChordError as error:
-            core.log.debug("the identifier stays claimed: {error}", error=str(error))
+            core.debug("the identifier stays claimed: {error}", error=str(error))
 
 
 def _peer_of(claim: bytes | None) -> Peer | None:

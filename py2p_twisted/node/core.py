@@ -115,8 +115,14 @@ class Core:
         self.acceptors: dict[int, Acceptor] = {}  # learn(), Handover, Membership
         self.staged: dict[int, Staged] = {}  # learn(), Handover
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer
+        self.discarded_keys = 0  # learn(), Maintenance: not told yet
         self._asleep: dict[Deferred[None], IDelayedCall] = {}
         self.joined_changed: Callable[[], None] = lambda: None  # Node
+
+    def debug(self, text: str, **details: object) -> None:
+        """Log what only an author wants to read; daemons print every level, so it is off."""
+        if self.settings.verbose:
+            self.log.debug(text, **details)
 
     # -- names and places
 
@@ -216,7 +222,7 @@ class Core:
         try:
             answer = await self.links.ask(peer, request, timeout)
         except (OperationTimeout, ConnectionError, ConnectionClosed, ChordError) as error:
-            self.log.debug("{peer}: {error}", peer=peer, error=str(error))
+            self.debug("{peer}: {error}", peer=peer, error=str(error))
             return None
         return answer if isinstance(answer, reply) else None
 
@@ -264,13 +270,9 @@ class Core:
         mine = self.acceptors.get(partition)
         if mine is not None and mine.config.epoch < config.epoch:
             del self.acceptors[partition]
-            if mine.config.epoch.era_name < config.epoch.era_name and mine.keys:
-                self.log.warn(
-                    "The ring was recovered without this node: {keys} keys of partition "
-                    "{partition} that it still had are discarded.",
-                    keys=mine.keys,
-                    partition=partition,
-                )
+            newer_era = mine.config.epoch.era_name < config.epoch.era_name
+            if newer_era and mine.keys and not config.has(self.instance):
+                self.discarded_keys += mine.keys
         staged = self.staged.get(partition)
         if staged is not None and staged.epoch.following() <= config.epoch:
             del self.staged[partition]

@@ -112,7 +112,7 @@ class Finder:
             found = await self.find_successor(core.start(partition))
             asked += [peer for peer in (found.owner, found.before) if peer is not None]
         except (NotConnected, Unavailable) as error:
-            core.log.debug("{error}", error=str(error))
+            core.debug("{error}", error=str(error))
         links = [link.peer for link in core.ring_links()]
         core.rng.shuffle(links)
         asked += links[:2]

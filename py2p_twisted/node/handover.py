@@ -267,7 +267,7 @@ class Handover:
                     )
                     await self._open([successor], target)
             except (ChordError, ConnectionError) as error:
-                core.log.debug("{peer}: {error}", peer=target, error=str(error))
+                core.debug("{peer}: {error}", peer=target, error=str(error))
 
     def drop_tombstones(self) -> None:
         """Begin an epoch with the same member where tombstones pile up (rule 11)."""

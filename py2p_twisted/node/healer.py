@@ -96,7 +96,7 @@ class Healer:
 
     def _not_connected(self, failure: Failure) -> None:
         failure.trap(ChordError, ConnectionError)
-        self._core.log.debug("{error}", error=failure.getErrorMessage())
+        self._core.debug("{error}", error=failure.getErrorMessage())
 
     async def merge(self, link: Link) -> bool:
         """Look my place up through this peer; take what is nearer than my successor."""
@@ -109,7 +109,7 @@ class Healer:
         try:
             found = await self._finder.find_successor(after, through=link.peer)
         except ChordError as error:
-            core.log.debug("{error}", error=str(error))
+            core.debug("{error}", error=str(error))
             return False
         owner = found.owner
         pointers = core.pointers

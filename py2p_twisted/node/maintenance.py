@@ -95,13 +95,20 @@ class Maintenance:
         self._under_way = None
         if isinstance(result, Failure) and not result.check(CancelledError):
             if result.check(ChordError, ConnectionError):
-                self.log.debug("maintenance: {error}", error=result.getErrorMessage())
+                self._core.debug("maintenance: {error}", error=result.getErrorMessage())
             else:
                 self.log.failure("maintenance failed", result)
         self._schedule(_SOON if self._kicked else self._core.settings.stabilize_interval)
 
     async def _one_round(self) -> None:
         core = self._core
+        if core.discarded_keys:
+            core.log.warn(
+                "The ring was recovered without this node: {keys} keys that it still had are "
+                "discarded.",
+                keys=core.discarded_keys,
+            )
+            core.discarded_keys = 0
         if core.pointers is None:
             await self._leeching_round()
             return

@@ -58,6 +58,7 @@ class Membership:
         """Enter the ring that this node is connected to, or found one if there is none.
 
         :raises RingFull: if every identifier is claimed.
+        :raises AuthenticationFailed: if its certificate does not name the host that it announces.
         :raises ChordError: if the ring could not be entered in time; the node stays leeching.
         """
         core = self._core
@@ -65,6 +66,7 @@ class Membership:
             return
         if core.phase is not Phase.LEECHING:
             raise RingConflict(f"this node is {core.phase.value}: wait until that is over")
+        core.links.check_own_name()
         if not core.ring_id:
             self._found()
             return
@@ -155,7 +157,7 @@ class Membership:
         try:
             found = await self._finder.find_successor(identifier)
         except (Unavailable, NotConnected) as error:
-            core.log.debug("{error}", error=str(error))
+            core.debug("{error}", error=str(error))
             return False
         member = found.before
         if member is None or member.instance == core.instance:

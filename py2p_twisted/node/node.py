@@ -188,7 +188,7 @@ class Node:
 
     def link_up(self, link: Link) -> None:
         """A peer is connected."""
-        self.log.debug("connected to {peer}", peer=link.peer)
+        self.core.debug("connected to {peer}", peer=link.peer)
         self.link_changed(link)
 
     def link_changed(self, link: Link) -> None:
@@ -240,7 +240,7 @@ class Node:
         if core.phase is Phase.STOPPED:
             return
         pointers = core.pointers
-        self.log.debug("connection lost: {error}", error=str(error))
+        self.core.debug("connection lost: {error}", error=str(error))
         if pointers is None:
             if core.ring_id and not any(core.ring_links()):
                 self.maintenance.kick()

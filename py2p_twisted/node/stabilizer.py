@@ -204,7 +204,7 @@ class Stabilizer:
         except OperationTimeout:
             return _Silence.SLOW
         except ConnectionError as error:
-            core.log.debug("{error}", error=str(error))
+            core.debug("{error}", error=str(error))
             return _Silence.GONE
         if not isinstance(state, State) or not core.valid(state.predecessor, *state.successors):
             return _Silence.SLOW if isinstance(state, Busy) else _Silence.GONE
@@ -269,7 +269,7 @@ class Stabilizer:
         try:
             found = await self._finder.find_successor(identifier)
         except ChordError as error:
-            core.log.debug("finger {index}: {error}", index=index, error=str(error))
+            core.debug("finger {index}: {error}", index=index, error=str(error))
             core.fingers.skip(index)
             return
         assert found.owner is not None

@@ -235,7 +235,7 @@ class Links:
             and len(self._connections) < self.settings.connections
             and self._accepted[host] < self.settings.connections_per_address
         )
-        if not room:
+        if not room and self.settings.verbose:
             self.log.debug("a connection from {host} was not accepted: too many", host=host)
         return room
 
@@ -256,6 +256,14 @@ class Links:
             except ChordError as error:
                 return error
         return self._observer.judge(hello)
+
+    def check_own_name(self) -> None:
+        """May this node store?
+
+        :raises AuthenticationFailed: if its certificate does not name the host that it announces.
+        """
+        if self._security is not None:
+            self._security.verify_own(self.hello().peer.host)
 
     def explain(self, reason: Failure, address: str, *, opened: bool) -> ChordError:
         """Why a connection ended that nobody refused."""

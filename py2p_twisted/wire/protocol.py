@@ -11,6 +11,7 @@ from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Connection as TCPConnection
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -195,9 +196,17 @@ class MessageProtocol(Int32StringReceiver):
         return size
 
     def flush(self) -> None:
-        """Write what was sent, unless the transport asked to wait."""
-        if self._out and not self._held:
-            self._write()
+        """Write what was sent, unless the transport asked to wait.
+
+        A message that is alone goes to the kernel at once: one request at a time would otherwise
+        wait for the next turn of both reactors.
+        """
+        if not self._out or self._held:
+            return
+        alone = len(self._out) == 2  # its length and its body
+        self._write()
+        if alone and isinstance(self.transport, TCPConnection):
+            self.transport.doWrite()  # an error comes again when the reactor calls it
 
     def _write(self) -> None:
         data = b"".join(self._out)

@@ -165,6 +165,16 @@ class Security:
         if why is not None:
             raise AuthenticationFailed(f"the certificate of the peer {why}")
 
+    def verify_own(self, host: str) -> None:
+        """Check that our own certificate names us, as every other node will.
+
+        :param host: what this node announces.
+        :raises AuthenticationFailed: it does not; nobody would keep a connection to a member.
+        """
+        why = _misnamed(self._certificate, host) if self.authenticated else None
+        if why is not None:
+            raise AuthenticationFailed(f"this node cannot store: its own certificate {why}")
+
     def explain(self, reason: Failure, address: str) -> ChordError:
         """Turn the reason of ``connectionLost`` (or of a failed dial) into an error of ours.
 

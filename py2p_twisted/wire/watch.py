@@ -95,8 +95,8 @@ class Watch:
         settings = self._settings
         if silent >= settings.dead_after:
             connection.give_up(PeerUnreachable(f"{link.peer} was silent for {silent:.1f} s"))
-        elif link.retired:
-            if link.idle and not link.unanswered and silent > self.close_replaced_after:
+        elif link.retired and link.idle and not link.unanswered:
+            if silent > self.close_replaced_after:
                 link.close()
         elif silent >= settings.ping_after and not link.pinging:
             self._ping(link)
