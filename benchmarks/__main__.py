@@ -164,7 +164,10 @@ def main() -> None:
     chosen = options()
 
     async def run(reactor: Any) -> None:
-        print(await Run(reactor, processes, chosen).all())
+        try:
+            print(await Run(reactor, processes, chosen).all())
+        except CannotRun as error:
+            raise SystemExit(str(error)) from None
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # until the reactor has its own
     with Processes() as processes:

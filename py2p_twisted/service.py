@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, fail, TimeoutError, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -99,6 +99,7 @@ class ChordService(Dictionary, Service):
         )
         self._listening: Deferred[None] | None = None
         self._joining: Deferred[Any] | None = None
+        self._given_up: Failure | None = None  # why it does not join, if it was told to
         self._waiting: list[Deferred[ChordService]] = []
         self._stopped: Deferred[None] | None = None
 
@@ -145,6 +146,7 @@ class ChordService(Dictionary, Service):
         def ended(result: Any) -> None:
             self._joining = None
             if isinstance(result, Failure) and not result.check(CancelledError):
+                self._given_up = result
                 self._tell_waiting(result)
                 self.log.error(
                     "This node does not join: {error}", error=result.getErrorMessage()
@@ -206,6 +208,8 @@ class ChordService(Dictionary, Service):
             return fail(NotConnected("the service was stopped"))
         if core.phase is Phase.JOINED:
             return succeed(self)
+        if self._given_up is not None:
+            return fail(self._given_up)
         if self._join_through is None and any(core.ring_links()):
             return succeed(self)
         waiting: Deferred[ChordService] = Deferred()

@@ -120,6 +120,12 @@ class PartitionTests(SynchronousTestCase):
                 self.assertEqual(circle.partition_of(start - 1, k), partition - 1)
             self.assertEqual(circle.partition_of((1 << k) - 1, k), 1023)
 
+    def test_partitions_of_keys(self) -> None:
+        for k in range(1, MAX_K + 1):
+            for key in (b"", b"abc", b"test key", b"x" * 4096, *(bytes([n]) for n in range(50))):
+                place = circle.key_identifier(key, k)
+                self.assertEqual(circle.key_partition(key, k), circle.partition_of(place, k))
+
 
 class WidestGapTests(SynchronousTestCase):
     def test_every_set_of_three_bits(self) -> None:

@@ -423,6 +423,8 @@ class TestParameters(SynchronousTestCase):
 class SocketCase(TestCase):
     """Services on loopback; at the end all are stopped and must have left nothing."""
 
+    timeout = 20.0
+
     def setUp(self) -> None:
         """Listen to the log."""
         self.told: list[tuple[Any, str]] = []
@@ -627,6 +629,7 @@ class TestEncrypted(SocketCase):
         liar.node.core.name("127.0.0.1", 4444)
         error = await self.error_of(liar.connect(*good.out_addr))
         self.assertIsInstance(error, AuthenticationFailed)
+        await pause()
         self.assertTrue(self.log_has("a connection was not made", "127.0.0.1"), self.told)
 
     async def test_self_made(self) -> None:

@@ -20,7 +20,7 @@ from ..base import Peer, to_base_58
 from ..errors import ChordError, NotConnected, OperationTimeout, PeerUnreachable
 from ..ring.circle import (
     from_bytes,
-    key_identifier,
+    key_partition,
     node_identifier,
     partition_count,
     partition_of,
@@ -140,7 +140,7 @@ class Core:
         k = self.settings.k
         kind, rest = key[:1], key[1:]
         if kind == USER:
-            return partition_of(key_identifier(rest, k), k)
+            return key_partition(rest, k)
         if kind == CLAIM:
             return partition_of(from_bytes(rest, k), k)
         raise ValueError("a table key begins with its kind")

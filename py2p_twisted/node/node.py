@@ -34,6 +34,7 @@ from ..wire.messages import (
     Notify,
     Open,
     Ping,
+    Recover,
     Reply,
     Request,
     Stage,
@@ -279,6 +280,7 @@ class Node:
             Stage: lambda _, request: takeover.answer_stage(request),
             Open: lambda _, request: takeover.answer_open(request),
             TakeEra: lambda _, request: self.recovery.answer_take_era(request),
+            Recover: lambda _, request: self.recovery.answer_recover(request),
         }
         return table
 

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import NotConnected
+from twisted.internet.defer import Deferred
+
+from ..errors import NotConnected, Unavailable
 from ..table.group import Config, Epoch, Successor, base_of
-from ..wire.messages import Reply, TakeEra, TookEra
+from ..wire.messages import Declined, Recover, Recovered, Reply, TakeEra, TookEra
 from .core import Core
 from .handover import Handover
 
 __all__ = ["Recovery", "RecoveryReport"]
 
-#: Seconds that a member may take to begin the era.
-_PATIENCE = 5.0
+#: Seconds that a member may take to begin the era, and to recover the ring.
+_PATIENCE, _LONG_PATIENCE = 5.0, 60.0
+#: What was lost begins so high that it wins over a member that did begin the era, and whose answer
+#: was lost: two groups must never hold one epoch.
+_LOST_NUMBER = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,35 @@ class Recovery:
         return configs
 
     async def recover(self) -> RecoveryReport:
-        """Begin a new era.
+        """Begin a new era; a node that keeps nothing has a member do it.
 
-        :raises NotConnected: if this node is no member.
+        :raises NotConnected: if this node knows no member.
+        :raises ChordError: if the member that was asked did not answer, or cannot.
         """
+        if self._core.member:
+            return await self._recover()
+        link = next(self._core.ring_links(), None)
+        if link is None:
+            raise NotConnected("this node knows no member of a ring: connect() to one first")
+        reply = await self._core.ask(link.peer, Recover(), _LONG_PATIENCE)
+        if not isinstance(reply, Recovered):
+            reason = reply.reason if isinstance(reply, Declined) else "it is busy"
+            raise Unavailable(f"{link.peer} does not recover the ring: {reason}")
+        return RecoveryReport(reply.era, reply.kept, reply.lost, reply.superseded)
+
+    def answer_recover(self, request: Recover) -> Deferred[Reply]:
+        """A peer wants the ring to be recovered."""
+
+        async def answer() -> Reply:
+            if not self._core.member:
+                return Declined("not a member of the ring")
+            report = await self._recover()
+            return Recovered(report.era, report.kept, report.lost, report.superseded)
+
+        return Deferred.fromCoroutine(answer())
+
+    async def _recover(self) -> RecoveryReport:
         core = self._core
-        if not core.member:
-            raise NotConnected("only a member of the ring can recover it: join() first")
         era = 1 + max((config.epoch.era for config in core.directory), default=0)
         era_random = core.rng.getrandbits(62)
         kept = {config.partition: config for config in self._take(era, era_random)}
@@ -81,7 +108,7 @@ class Recovery:
             for config in reply.configs if reply is not None else ():
                 core.learn(config)
                 kept[config.partition] = config
-        lost = self._open_lost(Epoch(era, era_random, 1), kept)
+        lost = self._open_lost(Epoch(era, era_random, _LOST_NUMBER), kept)
         self._handover.spread([*kept.values(), *lost])
         mine = (era, era_random)
         superseded = any(config.epoch.era_name > mine for config in core.directory)

@@ -15,6 +15,7 @@ __all__ = [
     "distance",
     "from_bytes",
     "key_identifier",
+    "key_partition",
     "node_identifier",
     "partition_count",
     "partition_of",
@@ -78,6 +79,11 @@ def partition_count(k: int) -> int:
 def partition_of(identifier: int, k: int) -> int:
     """The slice that an identifier lies in."""
     return identifier >> max(k - 10, 0)
+
+
+def key_partition(key: bytes, k: int) -> int:
+    """The slice of a key's place: :func:`partition_of` its :func:`key_identifier`, in one go."""
+    return int.from_bytes(sha256(key).digest()[:2], "big") >> (16 - min(k, 10))
 
 
 def partition_start(partition: int, k: int) -> int:

@@ -40,6 +40,8 @@ __all__ = [
     "Ping",
     "Read",
     "ReadMany",
+    "Recover",
+    "Recovered",
     "Refused",
     "Reply",
     "Request",
@@ -310,6 +312,19 @@ class TookEra(_Frozen, frozen=True, tag=131):
     configs: tuple[Config, ...]
 
 
+class Recover(_Frozen, frozen=True, tag=33):
+    """Recover the ring, giving up what is not reachable.  Answered by :class:`Recovered`."""
+
+
+class Recovered(_Frozen, frozen=True, tag=135):
+    """What the recovery did; see ``py2p_twisted.node.recovery.RecoveryReport``."""
+
+    era: Number
+    kept: Number
+    lost: Number
+    superseded: bool
+
+
 Request = (
     Ping
     | FindSuccessor
@@ -328,6 +343,7 @@ Request = (
     | Stage
     | Open
     | TakeEra
+    | Recover
 )
 
 Reply = (
@@ -346,6 +362,7 @@ Reply = (
     | Window
     | Opened
     | TookEra
+    | Recovered
 )
 
 # -- the envelopes
