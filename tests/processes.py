@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,14 @@ class NodeProcess:
     @property
     def address(self) -> tuple[str, int]:
         """Where it can be dialled; only once it is in a ring."""
-        found = re.search(r"(?:Founded|Joined) ring .* at (\S+):(\d+)[.,]", self.log)
+        found = re.search(r"(?:Founded|Joined) ring .*? at (\S+):(\d+)[.,]", self.log)
         assert found is not None, f"{self.name} is in no ring yet"
         return found[1], int(found[2])
+
+    @property
+    def in_ring(self) -> bool:
+        """Did it found or join a ring?"""
+        return self.says("Founded ring") or self.says("Joined ring")
 
     @property
     def exit_code(self) -> int | None:
@@ -94,9 +100,7 @@ class Processes:
         """Start so many at once; all are in the ring when it returns."""
         started = [self.start(*arguments) for _ in range(number)]
         for node in started:
-            await eventually(
-                lambda node=node: node.says("Joined ring") or node.says("Founded ring"), node.name
-            )
+            await eventually(partial(getattr, node, "in_ring"), node.name)
         return started
 
 
@@ -122,7 +126,7 @@ def pause(seconds: float) -> Deferred[None]:
     from twisted.internet import reactor
 
     over: Deferred[None] = Deferred()
-    reactor.callLater(seconds, over.callback, None)  # type: ignore[attr-defined]
+    reactor.callLater(seconds, over.callback, None)
     return over
 
 

@@ -30,7 +30,7 @@ from py2p_twisted.errors import (
     Unavailable,
     ValueTooLarge,
 )
-from py2p_twisted.service import ChordService
+from py2p_twisted.service import ChordService, Text
 
 from .certificates import Authority, days_from_now
 from .simulation.ring_case import RingCase, address
@@ -76,7 +76,13 @@ class TestOperations(RingCase):
 
     def test_odd_texts(self) -> None:
         """Unicode, empty and binary keys and values are ordinary; what comes back is bytes."""
-        texts = ["", "schl\u00fcssel \U0001f511", b"\0\xff", bytearray(b"array"), memoryview(b"view")]
+        texts: list[Text] = [
+            "",
+            "schl\u00fcssel \U0001f511",
+            b"\0\xff",
+            bytearray(b"array"),
+            memoryview(b"view"),
+        ]
 
         def check(world: World, service: ChordService) -> None:
             for text in texts:
@@ -159,7 +165,8 @@ class TestOperations(RingCase):
             lambda bad: service.update({"": bad}),
             lambda bad: service.update([(bad, "")]),
         ):
-            for bad in (7, None, 1.5, ["text"], {}):
+            wrong: list[Any] = [7, None, 1.5, ["text"], {}]
+            for bad in wrong:
                 error = self.assertRaises(TypeError, call, bad)
                 self.assertIn("bytes-like or str", str(error))
         error = self.assertRaises(TypeError, service.compare_and_set, "", 7, "")
@@ -464,7 +471,7 @@ class TestSockets(SocketCase):
     """Life on real sockets."""
 
     async def test_port_in_use(self) -> None:
-        """startService raises at once, and the service can be stopped all the same."""
+        """Starting raises at once, and the service can be stopped all the same."""
         taken = self.start().out_addr[1]
         for start in ("startService", "privilegedStartService"):
             service = ChordService(reactor, "127.0.0.1", taken)
@@ -564,7 +571,9 @@ class TestEncrypted(SocketCase):
     async def test_ring(self) -> None:
         """Nodes of one authority make a ring."""
         founder = self.start(tls=self.good, join=[])
-        node = self.start(tls=self.authority.directory(str(self.folder / "2")), join=[founder.out_addr])
+        node = self.start(
+            tls=self.authority.directory(str(self.folder / "2")), join=[founder.out_addr]
+        )
         await node.when_ready()
         await node.set("key", "value")
         self.assertEqual(await founder.get("key"), b"value")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -78,7 +79,7 @@ class RingCase(SynchronousTestCase):
         ended: dict[int, Any] = {}
         waiting = list(deferreds)
         for number, deferred in enumerate(waiting):
-            deferred.addBoth(lambda result, number=number: ended.__setitem__(number, result))
+            deferred.addBoth(partial(ended.__setitem__, number))
         if not world.run_while(lambda: len(ended) < len(waiting), 120):
             raise AssertionError(f"{len(waiting) - len(ended)} of {len(waiting)} do not end")
         results = [ended[number] for number in range(len(waiting))]
@@ -116,7 +117,10 @@ class RingCase(SynchronousTestCase):
                 found.append(f"{node} is no member")
                 continue
             before, after = members[place - 1], members[(place + 1) % len(members)]
-            for there, wanted in ((node.pointers.successor, after), (node.pointers.predecessor, before)):
+            for there, wanted in (
+                (node.pointers.successor, after),
+                (node.pointers.predecessor, before),
+            ):
                 if (there is None) != (wanted is node) or (
                     there is not None and there.instance != wanted.service.node.core.instance
                 ):

@@ -1,4 +1,4 @@
-"""Which ring a node is in: founding with equal ``--join`` lists, meeting another ring, connecting."""
+"""Which ring a node is in: equal ``--join`` lists, two rings that meet, connect() and join()."""
 
 from __future__ import annotations
 
@@ -103,6 +103,10 @@ class TestMeeting(RingCase):
         first, second = sorted(founders, key=ring_of)
         return first, second
 
+    def in_ring(self, world: World, node: SimNode, ring: bytes) -> None:
+        """It comes over into this ring."""
+        self.until(world, lambda: ring_of(node) == ring, 10, f"{node} stays in its ring")
+
     def test_fresh_gives_way(self) -> None:
         """A node alone in an empty ring gives it up, whoever dials."""
         for seed in seeds(8):
@@ -126,7 +130,7 @@ class TestMeeting(RingCase):
                 ring = ring_of(low)
                 dialling, dialled = (low, high) if seed % 2 else (high, low)
                 world.wait(dialling.service.connect(*address(dialled)))
-                self.until(world, lambda: ring_of(high) == ring, 10, "the higher one stays")
+                self.in_ring(world, high, ring)
                 self.all_joined(world, [low, high], 10)
                 self.assertEqual(ring_of(low), ring)
                 world.settle(20)
@@ -142,7 +146,7 @@ class TestMeeting(RingCase):
                     [low.service.connect(*address(high)), high.service.connect(*address(low))],
                 )
                 self.assertEqual(results, [None, None])
-                self.until(world, lambda: ring_of(high) == ring, 10, "the higher one stays")
+                self.in_ring(world, high, ring)
                 world.settle(20)
 
     def test_conflict(self) -> None:
