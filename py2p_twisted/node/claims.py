@@ -33,6 +33,8 @@ class Claims:
     def __init__(self, core: Core, operations: Operations) -> None:
         self._core = core
         self._operations = operations
+        self._maybe: set[int] = set()  # identifiers whose records name this node, or may do so
+        self._freeing = 0
 
     def named(self, identifier: int) -> Peer:
         """This node, under another identifier."""
@@ -92,6 +94,7 @@ class Claims:
     async def _try_claim(self, candidate: int, taken: dict[int, bytes | None]) -> bool:
         """Claim one identifier; notes in `taken` who has it."""
         wanted = self.named(candidate)
+        self._maybe.add(candidate)
         try:
             for _ in range(_CLAIM_TRIES):
                 if await self._replace(wanted, None):
@@ -111,6 +114,8 @@ class Claims:
             taken[candidate] = None
             return False
         taken[candidate] = there
+        if there is not None:
+            self._maybe.discard(candidate)  # it certainly names another node
         return False
 
     async def _replace(self, wanted: Peer, before: bytes | None) -> bool:
@@ -147,6 +152,8 @@ class Claims:
         if core.phase is not Phase.JOINED:
             return True
         me = core.me
+        for identifier in self._maybe - {me.id}:
+            await self._free(identifier)
         try:
             there = await self._operations.read(claim_key(me.identifier))
             if there is None:
@@ -157,15 +164,33 @@ class Claims:
         owner = _peer_of(there)
         return owner is None or owner.instance == me.instance
 
-    async def free(self) -> None:
-        """Give this node's identifier back."""
-        core = self._core
-        me = core.me
+    async def free(self, *more: int) -> None:
+        """Give back every identifier that this node has claimed, or may have.
+
+        :param more: identifiers that it certainly has.
+        """
+        self._maybe.update(more)
+        self._freeing += 1
         try:
-            release = self.claim_of(None, _encode_peer(me), me.identifier)
-            await self._operations.write(release, _CLAIM_TIMEOUT)
+            for identifier in list(self._maybe):
+                await self._free(identifier)
+        finally:
+            self._freeing -= 1
+
+    async def freed(self) -> None:
+        """Wait while identifiers are given back: one of them may be claimed again."""
+        while self._freeing:
+            await self._core.sleep(0.02)
+
+    async def _free(self, identifier: int) -> None:
+        mine = self.named(identifier)
+        try:
+            free = self.claim_of(None, _encode_peer(mine), mine.identifier)
+            await self._operations.write(free, _CLAIM_TIMEOUT)
         except ChordError as error:
-            core.debug("the identifier stays claimed: {error}", error=str(error))
+            self._core.debug("the identifier stays claimed: {error}", error=str(error))
+        else:
+            self._maybe.discard(identifier)
 
 
 def _peer_of(claim: bytes | None) -> Peer | None:

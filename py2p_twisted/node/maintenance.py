@@ -1,7 +1,9 @@
 """What a node does by itself, round by round (floor 2).
 
-Owns the one timer of a node.  A round catches and logs what goes wrong; the next one follows, about
-a second later, or at once if something changed.
+Owns the one timer of a node.  A round keeps the ring's pointers right, and the next one follows
+about a second later, or at once if something changed.  Chores (moving keys, looking for lost peers,
+checking the claim) may take longer: they run beside the rounds, one set of them at a time.  Both
+catch and log what goes wrong.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ class Maintenance:
         self._membership = membership
         self._timer: IDelayedCall | None = None
         self._under_way: Deferred[None] | None = None
+        self._chores: Deferred[None] | None = None
         self._kicked = False
         self._round = 0
 
@@ -66,11 +69,12 @@ class Maintenance:
         self._schedule(self._core.settings.stabilize_interval)
 
     def stop(self) -> None:
-        """No more rounds; the one under way is cancelled."""
+        """No more rounds and chores; those under way are cancelled."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if self._under_way is not None:
-            self._under_way.cancel()
+        for under_way in (self._under_way, self._chores):
+            if under_way is not None:
+                under_way.cancel()
 
     def kick(self) -> None:
         """Something changed: do the next round soon."""
@@ -93,12 +97,25 @@ class Maintenance:
 
     def _ended(self, result: Any) -> None:
         self._under_way = None
-        if isinstance(result, Failure) and not result.check(CancelledError):
-            if result.check(ChordError, ConnectionError):
-                self._core.debug("maintenance: {error}", error=result.getErrorMessage())
-            else:
-                self.log.failure("maintenance failed", result)
+        self._report(result)
         self._schedule(_SOON if self._kicked else self._core.settings.stabilize_interval)
+
+    def _begin_chores(self) -> None:
+        if self._chores is None:
+            chores = self._chores = Deferred.fromCoroutine(self._do_chores())
+            chores.addBoth(self._chores_ended)
+
+    def _chores_ended(self, result: Any) -> None:
+        self._chores = None
+        self._report(result)
+
+    def _report(self, result: Any) -> None:
+        if not isinstance(result, Failure) or result.check(CancelledError):
+            return
+        if result.check(ChordError, ConnectionError):
+            self._core.debug("maintenance: {error}", error=result.getErrorMessage())
+        else:
+            self.log.failure("maintenance failed", result)
 
     async def _one_round(self) -> None:
         core = self._core
@@ -116,8 +133,14 @@ class Maintenance:
         before = core.pointers
         await self._stabilizer.stabilize()
         await self._stabilizer.fix_fingers()
-        if await self._healer.round() or core.pointers != before:
+        if core.pointers != before:
             self._kicked = True
+        self._begin_chores()
+
+    async def _do_chores(self) -> None:
+        core = self._core
+        if await self._healer.round():
+            self.kick()
         if core.phase is Phase.JOINED:
             await self._handover.rebalance()
             self._handover.drop_tombstones()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
+
 from ..base import Peer
 from ..errors import NotConnected, OperationTimeout, RingConflict, Unavailable
 from ..ring.lookup import Fingers
@@ -72,11 +74,14 @@ class Membership:
             return
         core.phase = Phase.JOINING
         try:
+            await self._claims.freed()
             await self._find_ring()
             await self._enter()
         except BaseException:
             if core.phase is Phase.JOINING:
                 core.phase = Phase.LEECHING
+            freeing = Deferred.fromCoroutine(self._claims.free())  # others may need them
+            freeing.addErrback(lambda failure: core.log.failure("freeing failed", failure))
             raise
 
     async def _find_ring(self) -> None:
@@ -205,7 +210,7 @@ class Membership:
                 "unjoin(discard=True) gives the keys up"
             )
         if done:
-            await self._claims.free()
+            await self._claims.free(core.me.id)
         await self._depart()
         core.log.info("Left ring {ring}.", ring=core.ring_name)
         if not done and not others:

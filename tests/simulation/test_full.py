@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from py2p_twisted.errors import RingFull
 from py2p_twisted.ring.circle import distance
 
-from .ring_case import RingCase, seeds
+from .ring_case import RingCase, address, seeds
 from .weather import PERFECT, ROUGH, SimOptions
 from .world import World
 
@@ -101,6 +101,32 @@ class TestRoom(JoinCase):
                 world.wait(fifth.service.join())
                 self.assertEqual(self.ids(world.members()), [0, 1, 2, 3])
                 world.settle(20)
+
+    def test_room_after_given_up_joins(self) -> None:
+        """A join that is given up, whenever that is, keeps no place from others."""
+        for seed in seeds(40):
+            with self.world(seed, k=2) as world:
+                members = self.grow(world, 2)
+                undecided = world.add()
+                world.wait(undecided.service.connect(*address(members[0])))
+                joining = undecided.service.join()
+                world.run(0.0004 * (seed % 60))
+                done = joining.called
+                joining.cancel()
+                self.all_of(world, [joining])
+                if done:
+                    continue
+                if seed % 2:
+                    world.run(0.1)
+                    results = self.all_of(
+                        world, [self.enter(world.add(), members[1]) for _ in range(2)]
+                    )
+                    self.assertEqual(results, [None, None])
+                else:
+                    world.wait(undecided.service.join())  # it may change its mind at once
+                    world.wait(self.enter(world.add(), members[1]))
+                world.settle(20)
+                self.assertEqual(self.ids(world.members()), [0, 1, 2, 3])
 
     def test_room_after_a_crash(self) -> None:
         """A full ring takes a node again once one was killed and the ring recovered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from subprocess import check_output
 
@@ -222,5 +223,7 @@ class Determinism(SynchronousTestCase):
             "PYTHONHASHSEED": "12345",
         }
         program = f"from {__name__} import rough_run; print('\\n'.join(rough_run(1)))"
-        there = check_output([sys.executable, "-c", program], env=environment, text=True)
+        root = Path(__file__).parents[2]
+        command = [sys.executable, "-c", program]
+        there = check_output(command, env=environment, cwd=root, text=True)
         self.assertEqual(there.splitlines(), here)
