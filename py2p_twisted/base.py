@@ -121,6 +121,11 @@ class Peer(msgspec.Struct, frozen=True, array_like=True):
         return f"{to_base_58(self.id).decode()} at {show_address(self.host, self.port)}"
 
 
+def count_of(number: int, what: str) -> str:
+    """So many of something, for people: ``1 key``, ``2 keys``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def show_address(host: str, port: int) -> str:
     """Write an address for people: ``host:port``, IPv6 hosts in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -73,6 +73,7 @@ class Staged:
     """Records that this node keeps ready for an epoch that it may open."""
 
     epoch: Epoch  # in which they were taken
+    giver: Peer
     records: dict[bytes, Record] = field(default_factory=dict)
     base: Base | None = None  # once they are complete: the node promised to open with them
 

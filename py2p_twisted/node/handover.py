@@ -14,7 +14,7 @@ from ..base import Peer
 from ..errors import ChordError, PeerUnreachable
 from ..ring.circle import between_right
 from ..table.acceptor import Acceptor
-from ..table.group import EMPTY_BASE, Ballot, Config, Successor
+from ..table.group import Ballot, Config, Successor
 from ..wire.messages import Declined, Done, Learn, Open, Opened, Stage, StagePart
 from .core import Core, Phase
 from .finder import Finder
@@ -23,6 +23,8 @@ from .pages import Pages
 __all__ = ["Handover"]
 
 T = TypeVar("T")
+
+_LEAVING = Phase.LEAVING.value
 
 #: Records that stand still together, at most, unless one partition has more.
 _BATCH = 10_000
@@ -41,6 +43,10 @@ class Handover:
         self._finder = finder
         self._busy = False
         self.given = 0
+        #: why nobody took over, when :meth:`leave_to` was last tried
+        self.refusal = ""
+        #: did everybody say that they are leaving, too?
+        self.all_leaving = False
 
     # -- giving away
 
@@ -92,13 +98,16 @@ class Handover:
     async def _leave_to(self, targets: Iterable[Peer]) -> bool:
         core = self._core
         await self._finish_votes()
+        refusals: list[str] = []
         for target in targets:
             if not core.acceptors:
                 break
             try:
                 await self._move(sorted(core.acceptors), target)
-            except (PeerUnreachable, ConnectionError, ChordError) as error:
-                core.log.info("{peer} does not take over: {error}", peer=target, error=str(error))
+            except (ConnectionError, ChordError) as error:
+                refusals.append(str(error))
+        self.all_leaving = bool(refusals) and all(_LEAVING in refusal for refusal in refusals)
+        self.refusal = "; ".join(refusals)
         return not core.acceptors
 
     async def _exclusively(self, what: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
@@ -200,11 +209,12 @@ class Handover:
     async def _copy_rest(
         self, acceptors: dict[int, Acceptor], successors: list[Successor], target: Peer
     ) -> None:
-        """Copy what changed since, with the identity of the whole."""
+        """Copy what changed since, with the identity of the whole.
+
+        Empty partitions are announced, too: a node that said yes does not leave before they open.
+        """
         pages = Pages(self._core.settings.page_bytes, self._core.settings.page_keys)
         for successor in successors:
-            if successor.base == EMPTY_BASE:
-                continue
             partition = successor.config.partition
             acceptor = acceptors[partition]
             whole = acceptor.changed is None  # it was empty when copying ahead began
@@ -226,7 +236,7 @@ class Handover:
         reply = await self._core.ask(target, Stage(parts), _PATIENCE)
         if not isinstance(reply, Done):
             reason = reply.reason if isinstance(reply, Declined) else "it is busy"
-            raise PeerUnreachable(f"{target} does not take records: {reason}")
+            raise PeerUnreachable(f"{target} does not take over: {reason}")
 
     async def _open(self, successors: list[Successor], target: Peer) -> None:
         """Offer decided epochs; those that open are not kept here any more."""

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..base import Peer
 from ..errors import ChordError
 from .claims import Claims
 from .core import Core, Phase
@@ -63,6 +64,7 @@ class Maintenance:
         self._chores: Deferred[None] | None = None
         self._kicked = False
         self._round = 0
+        self._told: tuple[Peer | None, Peer | None] | None = None
 
     def start(self) -> None:
         """Begin with the rounds."""
@@ -133,9 +135,27 @@ class Maintenance:
         before = core.pointers
         await self._stabilizer.stabilize()
         await self._stabilizer.fix_fingers()
+        self._tell_neighbours()
         if core.pointers != before:
             self._kicked = True
         self._begin_chores()
+
+    def _tell_neighbours(self) -> None:
+        """The ring's story, as this member sees it: once for each change."""
+        pointers = self._core.pointers
+        if pointers is None:
+            self._told = None
+            return
+        between = (pointers.predecessor, pointers.successor)
+        if between == self._told:
+            return
+        self._told = between
+        before, after = between
+        if before is None or after is None:
+            if pointers.alone:
+                self.log.info("This node is alone in its ring.")
+        else:
+            self.log.info("Neighbours: {before} before, {after} after.", before=before, after=after)
 
     async def _do_chores(self) -> None:
         core = self._core

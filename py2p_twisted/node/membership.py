@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from ..base import Peer
+from ..base import Peer, count_of
 from ..errors import NotConnected, OperationTimeout, RingConflict, Unavailable
 from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
@@ -29,6 +29,8 @@ __all__ = ["Membership"]
 
 #: Seconds that a joiner looks for its place behind a member.
 _JOIN_TIMEOUT = 30.0
+#: Seconds to wait for somebody to stay, when everybody else is leaving too.
+_ALL_LEAVING = 1.0
 
 
 class Membership:
@@ -53,6 +55,7 @@ class Membership:
         self._handover = handover
         self._stabilizer = stabilizer
         self._announce = announce
+        self._attempt = object()  # the join that may go on; an unjoin() puts an end to it
 
     # -- in
 
@@ -73,12 +76,13 @@ class Membership:
             self._found()
             return
         core.phase = Phase.JOINING
+        attempt = self._attempt = object()
         try:
             await self._claims.freed()
             await self._find_ring()
             await self._enter()
         except BaseException:
-            if core.phase is Phase.JOINING:
+            if core.phase is Phase.JOINING and self._attempt is attempt:
                 core.phase = Phase.LEECHING
             freeing = Deferred.fromCoroutine(self._claims.free())  # others may need them
             freeing.addErrback(lambda failure: core.log.failure("freeing failed", failure))
@@ -185,36 +189,46 @@ class Membership:
         :raises Unavailable: if nobody does, and `discard` is false; the node stays a member.
         """
         core = self._core
+        if core.phase is Phase.JOINING:
+            core.phase = Phase.LEECHING
+        if core.phase is Phase.LEAVING:
+            raise RingConflict("this node is leaving already: wait until that is over")
         if core.phase is not Phase.JOINED:
-            if core.phase is Phase.JOINING:
-                core.phase = Phase.LEECHING
             return
         core.phase = Phase.LEAVING
-        deadline = core.clock.seconds() + timeout
-        done = False
-        while not done:
-            done = await self._handover.leave_to(await self._heirs())
-            done = done and not self._takeover.promised
-            alone = core.pointers is None or core.pointers.alone
-            if not done and (alone or core.clock.seconds() > deadline):
-                break
-            if not done:
-                await core.sleep(core.jittered(0.1))
-        # A node that was cut off seems to be alone, and its partitions would be lost to the others.
-        others = any(peer.instance != core.instance for peer in core.directory.members())
-        if not done and not discard and (core.keys or others):
-            core.phase = Phase.JOINED
-            raise Unavailable(
-                f"this node keeps {core.keys} keys and no other node takes its part of the ring "
-                f"over: {'the others cannot be reached' if others else 'it is the last one'}; "
-                "unjoin(discard=True) gives the keys up"
-            )
-        if done:
-            await self._claims.free(core.me.id)
+        try:
+            done = await self._hand_over(core.clock.seconds() + timeout)
+            # A node that was cut off seems to be alone; its part would be lost to the others.
+            others = any(peer.instance != core.instance for peer in core.directory.members())
+            if not done and not discard and (core.keys or others):
+                why = self._handover.refusal or "the others cannot be reached"
+                raise Unavailable(
+                    f"this node keeps {count_of(core.keys, 'key')} and no other node takes its "
+                    f"part of the ring over: {why if others else 'it is the last one'}"
+                )
+        finally:
+            if core.phase is Phase.LEAVING:  # it failed, or was cancelled: nothing has changed
+                core.phase = Phase.JOINED
         await self._depart()
         core.log.info("Left ring {ring}.", ring=core.ring_name)
         if not done and not others:
             core.ring_id = b""  # nobody keeps anything of that ring: it is no more
+
+    async def _hand_over(self, deadline: float) -> bool:
+        """Give everything to others, and the identifier back; True if nothing is left."""
+        core = self._core
+        while True:
+            done = await self._handover.leave_to(await self._heirs())
+            if done and not self._takeover.promised:
+                await self._claims.free(core.me.id)
+                if not core.acceptors and not self._takeover.promised:
+                    return True
+            alone = core.pointers is None or core.pointers.alone
+            if alone or core.clock.seconds() > deadline:
+                return False
+            if self._handover.all_leaving:
+                deadline = min(deadline, core.clock.seconds() + _ALL_LEAVING)
+            await core.sleep(core.jittered(0.1))
 
     async def _heirs(self) -> list[Peer]:
         """Who may take over, the most suitable first."""

@@ -56,6 +56,9 @@ from .takeover import Takeover
 
 __all__ = ["Node"]
 
+#: What a node that keeps nothing has no business to ask.
+_OF_MEMBERS = (Learn, Stage, Open, TakeEra)
+
 
 class Node:
     """One node of a ring, over whatever network it is given.
@@ -252,7 +255,6 @@ class Node:
         if pointers.predecessor is not None:
             neighbours.add(pointers.predecessor.instance)
         if link.peer.instance in neighbours:
-            self.log.info("Neighbour lost? {error}", error=str(error))
             self.maintenance.kick()
 
     def answer(self, link: Link, request: Request) -> Any:
@@ -264,6 +266,8 @@ class Node:
         handler = self._of_keys.get(type(request))
         if handler is not None:
             return handler(request)
+        if link.hello.leeching and isinstance(request, _OF_MEMBERS):
+            return Declined("only members of the ring may say that")
         return self._own[type(request)](link, request)
 
     def _handler_table(self) -> dict[type, Callable[[Link, Any], Any]]:
@@ -277,7 +281,7 @@ class Node:
             GetConfigs: lambda _, request: finder.answer_configs(request),
             GetConfig: lambda _, request: finder.answer_config(request),
             Learn: lambda _, request: takeover.answer_learn(request),
-            Stage: lambda _, request: takeover.answer_stage(request),
+            Stage: takeover.answer_stage,
             Open: lambda _, request: takeover.answer_open(request),
             TakeEra: lambda _, request: self.recovery.answer_take_era(request),
             Recover: lambda _, request: self.recovery.answer_recover(request),
@@ -295,7 +299,6 @@ class Node:
 
     def _answer_leaving(self, link: Link, request: Leaving) -> Reply:
         reply = self.stabilizer.answer_leaving(link, request)
-        self.log.info("Neighbour left: {peer}.", peer=request.peer)
         self.maintenance.kick()
         return reply
 
@@ -304,9 +307,7 @@ class Node:
         core = self.core
         if core.phase is Phase.STOPPED:
             return "Stopped"
-        if core.pointers is None:
-            if any(core.ring_links()):
-                return "Nominal"
+        if core.pointers is None and not any(core.ring_links()):
             return "Not connected to a ring: connect() to a member, or join() to found one"
         if core.phase is Phase.LEAVING:
             return "Leaving the ring"

@@ -56,6 +56,7 @@ class Stabilizer:
         self._notifiers: dict[int, Peer] = {}
         self._seen: dict[bytes, int] = {}  # instance -> version of its directory
         self._rectifying = False
+        self._gone: dict[bytes, bytes] = {}  # instance -> identifier of who is known to be gone
         self.rounds = 0
 
     # -- what members answer
@@ -106,10 +107,23 @@ class Stabilizer:
     def answer_leaving(self, link: Link, request: Leaving) -> Reply:
         """A peer is no member any more."""
         if request.peer.instance == link.peer.instance:
+            self._tell_gone(request.peer, left=True)
             self.gone(request.peer)
         return Done()
 
     # -- what is heard about a peer
+
+    def _tell_gone(self, peer: Peer, *, left: bool = False) -> None:
+        """Log once that a member is gone, however often and from whom it is noticed."""
+        if self._gone.get(peer.instance) == peer.identifier:
+            return
+        if len(self._gone) >= _MOST_WAITING:
+            self._gone.clear()
+        self._gone[peer.instance] = peer.identifier
+        if left:
+            self._core.log.info("Neighbour left: {peer}.", peer=peer)
+        else:
+            self._core.log.info("Neighbour lost: {peer}.", peer=peer)
 
     def gone(self, peer: Peer) -> None:
         """A member is dead or has left: take it out of the first place."""
@@ -167,7 +181,7 @@ class Stabilizer:
             if state is _Silence.SLOW:
                 return False  # the failure detector decides whether it is dead
             if state is _Silence.GONE:
-                core.log.info("Neighbour lost: {peer}.", peer=successor)
+                self._tell_gone(successor)
                 core.pointers = pointers = rules.successor_failed(core.pointers, successor)
                 continue
             core.pointers = rules.stabilized(core.pointers, successor, state.successors)
@@ -189,7 +203,7 @@ class Stabilizer:
         if isinstance(state, State):
             core.pointers = rules.adopted(core.pointers, candidate, state.successors)
         elif core.pointers.successor is None and state is _Silence.GONE:
-            core.log.info("Neighbour lost: {peer}; this node is alone.", peer=candidate)
+            self._tell_gone(candidate)
             core.pointers = rules.predecessor_failed(core.pointers)
         else:
             core.pointers = rules.candidate_failed(core.pointers, candidate)
@@ -242,6 +256,7 @@ class Stabilizer:
                     return
                 answered = await core.try_ask(before, Ping(member=True), Done)
                 if answered is None and core.steps.is_current(token) and core.pointers is not None:
+                    self._tell_gone(before)
                     self._set_predecessor(notifier)
             finally:
                 self._rectifying = False
@@ -250,6 +265,7 @@ class Stabilizer:
         core = self._core
         assert core.pointers is not None
         changed = core.rules.rectified(core.pointers, notifier)
+        self._gone.pop(notifier.instance, None)
         if changed != core.pointers:
             core.pointers = changed
             core.remember(notifier)

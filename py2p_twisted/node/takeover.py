@@ -6,7 +6,9 @@ with the agreed base only.
 
 from __future__ import annotations
 
-from ..table.group import EMPTY_BASE, Successor, base_of
+from ..base import Peer
+from ..table.group import Successor, base_of
+from ..wire.link import Link
 from ..wire.messages import Declined, Done, Learn, Open, Opened, Reply, Stage, StagePart
 from .core import Core, Phase, Staged
 
@@ -20,19 +22,21 @@ class Takeover:
         self._core = core
         self.taken = 0
 
-    def answer_stage(self, request: Stage) -> Reply:
+    def answer_stage(self, link: Link, request: Stage) -> Reply:
         """A peer copies records here for epochs that may follow."""
         core = self._core
         if core.phase is not Phase.JOINED:
             return Declined(f"this node is {core.phase.value}")
         for part in request.parts:
-            refusal = self._stage_part(part)
+            refusal = self._stage_part(part, link.peer)
             if refusal is not None:
                 return Declined(refusal)
         return Done()
 
-    def _stage_part(self, part: StagePart) -> str | None:
+    def _stage_part(self, part: StagePart, giver: Peer) -> str | None:
         core = self._core
+        if part.partition >= core.partitions:
+            return f"there is no partition {part.partition}"
         try:
             if any(core.partition(key) != part.partition for key, _ in part.records):
                 return f"a record does not belong to partition {part.partition}"
@@ -42,7 +46,7 @@ class Takeover:
         if known is not None and known.epoch > part.epoch:
             return f"partition {part.partition} is in a later epoch"
         if part.fresh:
-            core.staged[part.partition] = Staged(part.epoch)
+            core.staged[part.partition] = Staged(part.epoch, giver)
         staged = core.staged.get(part.partition)
         if staged is None or staged.epoch != part.epoch:
             return f"partition {part.partition} was not begun in that epoch"
@@ -76,20 +80,20 @@ class Takeover:
             return known == config and config.partition in core.acceptors
         if not core.member or not config.has(core.instance):
             return False
-        if successor.base == EMPTY_BASE:
-            core.serve(successor, {})
-        else:
-            staged = core.staged.get(config.partition)
-            if staged is None or staged.base != successor.base:
-                return False
-            core.serve(successor, staged.records)
+        staged = core.staged.get(config.partition)
+        if staged is None or staged.base != successor.base:
+            return False
+        core.serve(successor, staged.records)
         self.taken += 1
         return True
 
     @property
     def promised(self) -> bool:
-        """Does this node hold bases that a peer may have decided to open here?"""
-        return any(staged.base is not None for staged in self._core.staged.values())
+        """Does this node hold bases that a living peer may have decided to open here?"""
+        return any(
+            staged.base is not None and self._core.alive(staged.giver)
+            for staged in self._core.staged.values()
+        )
 
     def answer_learn(self, request: Learn) -> Reply:
         """A peer tells news of the directory."""

@@ -77,7 +77,7 @@ class TestRoom(JoinCase):
 
     def test_two_bits(self) -> None:
         """k=2 holds four, of three to six that join at once."""
-        for seed in seeds(120):
+        for seed in seeds(60):
             self.at_once(2, 3 + seed % 4, PERFECT if seed % 3 else LATE, seed)
 
     def test_three_bits(self) -> None:
@@ -104,13 +104,13 @@ class TestRoom(JoinCase):
 
     def test_room_after_given_up_joins(self) -> None:
         """A join that is given up, whenever that is, keeps no place from others."""
-        for seed in seeds(40):
+        for seed in seeds(30):
             with self.world(seed, k=2) as world:
                 members = self.grow(world, 2)
                 undecided = world.add()
                 world.wait(undecided.service.connect(*address(members[0])))
                 joining = undecided.service.join()
-                world.run(0.0004 * (seed % 60))
+                world.run(0.0004 * (2 * seed % 60))
                 done = joining.called
                 joining.cancel()
                 self.all_of(world, [joining])
