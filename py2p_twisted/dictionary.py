@@ -7,6 +7,7 @@ with.  All operations return Deferreds; every Deferred can be cancelled.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -20,6 +21,8 @@ from .table.proposer import Condition, Write
 __all__ = ["Dictionary", "Text", "as_bytes"]
 
 T = TypeVar("T")
+#: An expected value that is longer travels as its hash.
+_LONG = 256
 #: What a key or value may be.
 Text = bytes | bytearray | memoryview | str
 
@@ -68,10 +71,10 @@ class Dictionary:
     def _write(
         self, key: bytes, value: bytes | None, condition: Condition, expected: bytes | None = None
     ) -> Deferred[bool]:
+        if expected is not None and len(expected) > _LONG:
+            condition, expected = Condition.HASHES, sha256(expected).digest()
         operations = self.node.operations
-        return operations.write(
-            Write(key, value, operations.next_operation(), condition, expected)
-        )  # fmt: skip
+        return operations.write(Write(key, value, operations.next_operation(), condition, expected))
 
     def get(self, key: Text, default: T | None = None) -> Deferred[bytes | T | None]:
         """The value at a key, or the default.
@@ -163,6 +166,8 @@ class Dictionary:
 
     def get_many(self, keys: Iterable[Text]) -> Deferred[dict[bytes, bytes]]:
         """The values at these keys; those that have none are missing from the result."""
+        if isinstance(keys, bytes | bytearray | memoryview | str):
+            raise TypeError("get_many() takes several keys, in a list say: one key is for get()")
         wanted = [self._key(key) for key in keys]
 
         async def read() -> dict[bytes, bytes]:

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail,
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .base import protocol, show_address
+from .base import count_of, protocol, show_address
 from .dictionary import Dictionary, Text, as_bytes
 from .errors import ChordError, NotConnected, PeerUnreachable
 from .joiner import Joiner
@@ -79,6 +79,10 @@ class ChordService(Dictionary, Service):
         self._interface = _check_host(addr, "addr")
         self._wanted_port = _check_port(port, "port", least=0)
         self._announced = _check_address(out_addr, "out_addr") if out_addr is not None else None
+        if self._announced is not None and self._announced[0] in ("0.0.0.0", "::"):
+            raise ValueError(f"out_addr must be what others can dial, not {self._announced[0]}")
+        if not isinstance(prot, protocol):
+            raise TypeError(f"prot must be a base.protocol(subnet, encryption), not {prot!r}")
         self._join_through = None if join is None else [_check_address(a, "join") for a in join]
         self.settings = settings or Settings(
             k=k,
@@ -129,6 +133,8 @@ class ChordService(Dictionary, Service):
             self._listening.addCallback(lambda _: self._start_joining())
 
     def _listen(self) -> None:
+        if self._stopped is not None:
+            raise RuntimeError("a ChordService that was stopped stays so: make a new one")
         if self._listening is not None:
             return
         host = announced_host(self._interface)
@@ -184,11 +190,12 @@ class ChordService(Dictionary, Service):
         try:
             await leaving
         except (ChordError, CancelledError, TimeoutError) as error:
-            self.log.warn(
-                "Stopping without handing over: {keys} keys are lost with this process. ({error})",
-                keys=core.keys,
-                error=str(error) or "it took too long",
-            )
+            if core.keys:
+                self.log.warn(
+                    "Stopping without handing over: {keys} lost with this process. ({error})",
+                    keys=count_of(core.keys, "key"),
+                    error=str(error) or "it took too long",
+                )
         self._tell_waiting(Failure(NotConnected("the service was stopped")))
         await self.node.stop()
 
@@ -331,4 +338,6 @@ def _check_port(port: object, what: str, least: int = 1) -> int:
 def _check_address(address: object, what: str) -> Address:
     if not isinstance(address, tuple | list) or len(address) != 2:
         raise TypeError(f"{what} must be (host, port), not {address!r}")
-    return _check_host(address[0], what), _check_port(address[1], what)
+    return _check_host(address[0], f"the host of {what}"), _check_port(
+        address[1], f"the port of {what}"
+    )

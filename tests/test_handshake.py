@@ -34,7 +34,7 @@ class HandshakeCase(WireCase):
         """What happens in this block is told to the user of a node that was dialled."""
         with capturedLogs() as events:
             yield
-        texts = [formatEvent(event) for event in events if "not made" in formatEvent(event)]
+        texts = [formatEvent(event) for event in events if "was refused" in formatEvent(event)]
         self.assertEqual(len(texts), 1, texts)
         for word in words:
             self.assertIn(word, texts[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import product
 
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from .fakes import config
 ME = b"m" * 16
 KEY = b"key"
 OPERATION = b"the one!"
+CONDITIONS = (Condition.ALWAYS, Condition.PRESENT, Condition.EQUALS)
 OTHERS = [bytes([number]) * 8 for number in range(1, 7)]
 
 
@@ -54,6 +56,7 @@ class DecideTests(SynchronousTestCase):
                 Condition.ALWAYS: True,
                 Condition.PRESENT: value is not None,
                 Condition.EQUALS: value == expected,
+                Condition.HASHES: False,  # none of these is a hash
             }[condition]
             right: Outcome | None = None if holds else Outcome.REFUSED
             if doubt is not None and done:
@@ -61,6 +64,14 @@ class DecideTests(SynchronousTestCase):
             elif doubt is not None and (doubt < purged or not certain):
                 right = Outcome.UNKNOWN
             self.assertIs(decide(current, write, purged), right, (current, write))
+
+    def test_hashes(self) -> None:
+        """A long expected value is told by its hash."""
+        current = some_record(b"v", [], 1)
+        for expected, right in ((b"v", None), (b"w", Outcome.REFUSED)):
+            write = Write(KEY, b"x", OPERATION, Condition.HASHES, sha256(expected).digest())
+            self.assertIs(decide(current, write, FIRST_EPOCH), right)
+            self.assertIs(decide(None, write, FIRST_EPOCH), Outcome.REFUSED)
 
     def test_without_a_doubt_the_ids_do_not_matter(self) -> None:
         """A first attempt is decided by its condition alone."""
@@ -190,7 +201,7 @@ class World:
 
 VALUES = st.none() | st.sampled_from([b"", b"1", b"2"])
 NEW = st.tuples(
-    *(st.just("new"), st.sampled_from([b"a", b"b"]), VALUES, st.sampled_from(Condition), VALUES),
+    *(st.just("new"), st.sampled_from([b"a", b"b"]), VALUES, st.sampled_from(CONDITIONS), VALUES),
     st.booleans(),
 )
 RETRY = st.tuples(st.just("retry"), st.integers(0, 7), st.booleans())

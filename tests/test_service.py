@@ -533,7 +533,7 @@ class TestSockets(SocketCase):
                 for word in words:
                     self.assertIn(word, str(error))
                 await pause()
-                self.assertTrue(self.log_has("a connection was not made", *words), self.told)
+                self.assertTrue(self.log_has("A peer was refused", *words), self.told)
 
     async def test_joins_once_it_can(self) -> None:
         """A service that is to join another network says so, and goes on trying."""
@@ -589,7 +589,7 @@ class TestEncrypted(SocketCase):
             error = await self.error_of(dialling.connect(*dialled.out_addr))
             self.assertIsInstance(error, AuthenticationFailed, error)
             await pause()
-            self.assertTrue(self.log_has("a connection was not made", "certificate"), self.told)
+            self.assertTrue(self.log_has("A peer was refused", "certificate"), self.told)
             self.assertEqual((good.links(), node.links()), ([], []))
             told = [str(error), *(line for _, line in self.told)]
             for word in words:
@@ -617,7 +617,7 @@ class TestEncrypted(SocketCase):
         self.assertIsInstance(error, AuthenticationFailed)
         self.assertIn("elsewhere.example", str(error))
         await pause()
-        self.assertTrue(self.log_has("a connection was not made", "certificate"), self.told)
+        self.assertTrue(self.log_has("A peer was refused", "certificate"), self.told)
         await bad.connect(*good.out_addr)  # a reader may be behind any address
         await bad.set("key", "value")
         error = await self.error_of(bad.join())
@@ -639,7 +639,7 @@ class TestEncrypted(SocketCase):
         error = await self.error_of(liar.connect(*good.out_addr))
         self.assertIsInstance(error, AuthenticationFailed)
         await pause()
-        self.assertTrue(self.log_has("a connection was not made", "127.0.0.1"), self.told)
+        self.assertTrue(self.log_has("A peer was refused", "127.0.0.1"), self.told)
 
     async def test_self_made(self) -> None:
         """Without folders: encrypted, and warned that nobody is authenticated."""

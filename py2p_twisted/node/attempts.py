@@ -95,8 +95,9 @@ class Attempts:
         """The error for an operation whose time is over."""
         if self._unreachable:
             return Unavailable(
-                f"0 of the 1 members that keep this key could be reached in {self._timeout:g} s "
-                f"({self._last}); other keys are not affected",
+                f"0 of the 1 members that keep this part of the keys could be reached in "
+                f"{self._timeout:g} s ({self._last}); other keys are not affected. If that node "
+                "will never come back: recover(accept_data_loss=True)",
                 reachable=0,
                 members=1,
                 outcome_unknown=self._unknown,

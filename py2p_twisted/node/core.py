@@ -260,7 +260,8 @@ class Core:
 
     def learn(self, config: Config) -> bool:
         """Take a configuration if it is news; gives up what it takes from this node."""
-        if config.partition >= self.partitions or not self.valid(*config.members):
+        sane = config.partition < self.partitions and config.epoch.plausible()
+        if not sane or not self.valid(*config.members):
             self.log.warn("A configuration that cannot be was ignored: {config}.", config=config)
             return False
         if not self.directory.learn(config):

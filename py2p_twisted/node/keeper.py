@@ -35,6 +35,10 @@ from .core import USER, Core
 __all__ = ["Keeper"]
 
 
+#: About what a refusal takes in a message.
+_REFUSAL_BYTES = 96
+
+
 class Keeper:
     """Answers requests for keys, of peers and of this node itself."""
 
@@ -105,6 +109,7 @@ class Keeper:
                 reply = self.read(Read(epoch, key))
                 if isinstance(reply, WrongEpoch):
                     refused = reply
+                    room -= _REFUSAL_BYTES
                     break
                 if not isinstance(reply, Value):
                     return reply
@@ -138,9 +143,13 @@ class Keeper:
     def count(self, request: Count) -> Reply:
         """How many keys each of these partitions has."""
         parts: list[int | WrongEpoch] = []
+        room = self._core.settings.page_bytes
         for partition, epoch in request.parts:
             acceptor = self._core.acceptors.get(partition)
-            if acceptor is None or acceptor.config.epoch != epoch:
+            room -= _REFUSAL_BYTES
+            if room <= 0:
+                parts.append(WrongEpoch(None, True))  # too much was asked: come again
+            elif acceptor is None or acceptor.config.epoch != epoch:
                 parts.append(WrongEpoch(self._core.directory.get(partition), False))
             elif acceptor.wedged:
                 parts.append(WrongEpoch(None, True))

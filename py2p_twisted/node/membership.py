@@ -204,7 +204,8 @@ class Membership:
                 why = self._handover.refusal or "the others cannot be reached"
                 raise Unavailable(
                     f"this node keeps {count_of(core.keys, 'key')} and no other node takes its "
-                    f"part of the ring over: {why if others else 'it is the last one'}"
+                    f"part of the ring over: {why if others else 'it is the last one'}; "
+                    "unjoin(discard=True) gives up what it keeps"
                 )
         finally:
             if core.phase is Phase.LEAVING:  # it failed, or was cancelled: nothing has changed

@@ -52,6 +52,8 @@ class Recovery:
 
     def answer_take_era(self, request: TakeEra) -> Reply:
         """Begin the era in every partition that is kept here."""
+        if not Epoch(request.era, request.era_random, 1).plausible():
+            return Declined(f"era {request.era} cannot be")
         return TookEra(tuple(self._take(request.era, request.era_random)))
 
     def _take(self, era: int, era_random: int) -> list[Config]:

@@ -45,6 +45,10 @@ class Epoch(NamedTuple):
         """The next epoch of the same era."""
         return Epoch(self.era, self.era_random, self.number + 1)
 
+    def plausible(self) -> bool:
+        """Is it small enough that the numbers after it can still be told to others?"""
+        return self.era < 1 << 32 and self.number < 1 << 61
+
     @property
     def era_name(self) -> tuple[int, int]:
         """What orders two eras: their counter, then their random number."""

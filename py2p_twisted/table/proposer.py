@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from hashlib import sha256
 from typing import Annotated
 
 import msgspec
@@ -19,6 +20,7 @@ class Condition(IntEnum):
     ALWAYS = 0
     PRESENT = 1  # there is a value
     EQUALS = 2  # the value is `expected`; None: there is no value
+    HASHES = 3  # the value's SHA-256 is `expected`: two large values need not fit one message
 
 
 class Outcome(IntEnum):
@@ -36,7 +38,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True, gc=False):
     :ivar value: the new value; None deletes.
     :ivar operation: the operation id; retries carry the same.
     :ivar condition: when to apply it.
-    :ivar expected: for :attr:`Condition.EQUALS`.
+    :ivar expected: for :attr:`Condition.EQUALS` and :attr:`Condition.HASHES`.
     :ivar doubtful: the epoch in which an attempt was sent whose answer never came, or None.
     """
 
@@ -69,8 +71,10 @@ def decide(current: Record | None, write: Write, purged: Epoch) -> Outcome | Non
         holds = True
     elif write.condition is Condition.PRESENT:
         holds = value is not None
-    else:
+    elif write.condition is Condition.EQUALS:
         holds = value == write.expected
+    else:
+        holds = value is not None and sha256(value).digest() == write.expected
     return None if holds else Outcome.REFUSED
 
 

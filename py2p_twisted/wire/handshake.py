@@ -65,7 +65,7 @@ class Connection:
 
     def __init__(self, links: Links, dialled: tuple[str, int] | None) -> None:
         settings = links.settings
-        self.protocol = MessageProtocol(self, links.outbox, settings.max_hello)
+        self.protocol = MessageProtocol(self, links.outbox, settings.max_hello, settings.max_frame)
         self.link: Link | None = None
         self.error: ChordError | None = None  # why it ends, if this side or the peer said so
         self._links = links
@@ -118,10 +118,10 @@ class Connection:
         if self.link is None and looks_like_tls(first_bytes):
             self.refuse(plain_text_met_tls(self.address))
             return
-        self.log.warn(
-            "{address} sent what is no message: {error}", address=self.address, error=str(error)
-        )
-        self.give_up(PeerUnreachable(f"{self.address} sent what is no message: {error}"))
+        refusal = PeerUnreachable(f"{self.address} sent what is no message: {error}")
+        if self.link is not None:
+            links.complain(self.link.peer.host, refusal)
+        self.give_up(refusal)
 
     def disconnected(self, reason: Failure) -> None:
         """The connection is gone."""

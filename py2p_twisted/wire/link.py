@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..base import Peer
-from ..errors import OperationTimeout, PeerUnreachable, Unavailable
+from ..errors import OperationTimeout, PeerUnreachable, Unavailable, ValueTooLarge
 from ..settings import Settings
 from .messages import Answer, Ask, Busy, Declined, Hello, Message, Reply, Request
 
@@ -126,7 +126,11 @@ class Link:
         now = self._clock.seconds()
         wait = self.request_timeout() if timeout is None else timeout
         self._asked[number] = (deferred, now, now + wait)
-        self._protocol.send(Ask(number, request))
+        try:
+            self._protocol.send(Ask(number, request))
+        except ValueTooLarge as error:
+            del self._asked[number]
+            deferred.errback(error)
 
     def _send_queued(self) -> None:
         while self._queue and self._has_room():
@@ -199,14 +203,20 @@ class Link:
             self._answering += 1
             reply.addBoth(self._reply_later, number)
         else:
-            protocol.send(Answer(number, reply))
+            self._reply(number, reply)
+
+    def _reply(self, number: int, reply: Reply) -> None:
+        try:
+            self._protocol.send(Answer(number, reply))
+        except ValueTooLarge as error:
+            self._protocol.send(Answer(number, Declined(str(error))))
 
     def _reply_later(self, result: Reply | Failure, number: int) -> None:
         self._answering -= 1
         if isinstance(result, Failure):
             self._decline(result, number)
         else:
-            self._protocol.send(Answer(number, result))
+            self._reply(number, result)
 
     def _decline(self, failure: Failure, number: int) -> None:
         self.log.failure("could not answer a request of {peer}", failure, peer=self.peer)

@@ -32,6 +32,10 @@ from .watch import Watch
 __all__ = ["Links", "Observer"]
 
 
+#: How often a minute a host's refusals are logged.
+_COMPLAINTS = 5
+
+
 class Observer(Interface):
     """The node, as its connections see it."""
 
@@ -109,6 +113,7 @@ class Links:
         self._observer = observer
         self._security = security
         self._by_instance: dict[bytes, Link] = {}
+        self._complaints: dict[str, tuple[float, int]] = {}
         self._connections: dict[Connection, str] = {}  # and the host it was accepted from
         self._accepted: Counter[str] = Counter()  # by host
         self._dialler = Dialler(clock, settings, endpoints, lambda address: _Factory(self, address))
@@ -310,8 +315,22 @@ class Links:
         elif connection.dialled_address is not None:
             self._dialler.ended(connection.dialled_address, error)
         else:
-            self.log.info("a connection was not made: {error}", error=str(error))
+            self.complain(host, error)
         self._check_stopped()
+
+    def complain(self, host: str, error: ChordError) -> None:
+        """Log that a peer was refused, but not for ever: a few times a minute for each host."""
+        now = self.clock.seconds()
+        since, count = self._complaints.get(host, (now, 0))
+        if now - since >= 60:
+            since, count = now, 0
+        if len(self._complaints) >= self.settings.connections:
+            self._complaints.clear()
+        self._complaints[host] = (since, count + 1)
+        if count < _COMPLAINTS:
+            self.log.info("A peer was refused: {error}", error=str(error))
+        elif count == _COMPLAINTS:
+            self.log.info("{host} is refused again and again; no more is said.", host=host)
 
     def _lost(self, link: Link, error: ChordError) -> None:
         link.lost(str(error))

@@ -16,7 +16,7 @@ from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..errors import BadMessage
+from ..errors import BadMessage, ValueTooLarge
 from .codec import decode, encode
 from .endpoints import tune
 from .messages import Message
@@ -96,6 +96,7 @@ class MessageProtocol(Int32StringReceiver):
     :param receiver: gets what arrives.
     :param outbox: the node's.
     :param max_length: bytes of the longest frame that is accepted; may be changed at any time.
+    :param max_sent: bytes of the longest frame that peers accept.
     :ivar queued_bytes: what was sent and not yet handed to the transport costs this many bytes.
     :ivar closed: True once this side has begun to close, or the connection is gone.
     """
@@ -104,9 +105,12 @@ class MessageProtocol(Int32StringReceiver):
     #: Frames at least this long are collected without copying what came before.
     collect_from = 16 * 1024
 
-    def __init__(self, receiver: Receiver, outbox: Outbox, max_length: int) -> None:
+    def __init__(
+        self, receiver: Receiver, outbox: Outbox, max_length: int, max_sent: int = 1 << 31
+    ) -> None:
         self.MAX_LENGTH = max_length
         self.queued_bytes = 0
+        self._max_sent = max_sent
         self._receiver = receiver
         self._outbox = outbox
         self._out: list[bytes] = []
@@ -183,9 +187,14 @@ class MessageProtocol(Int32StringReceiver):
     # -- sending
 
     def send(self, message: Message) -> int:
-        """Send a message at the end of this turn; returns its size in bytes."""
+        """Send a message at the end of this turn; returns its size in bytes.
+
+        :raises ValueTooLarge: if the peer would refuse it; nothing is sent.
+        """
         body = encode(message)
         size = len(body)
+        if size > self._max_sent:
+            raise ValueTooLarge(f"a message of {size} bytes is over the limit of {self._max_sent}")
         if self.closed:
             return size
         if not self._out:
