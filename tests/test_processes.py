@@ -201,7 +201,7 @@ class TestEncrypted(ProcessCase):
             await nodes.joined("--tls", folders[1], "--join", through)
             stranger = nodes.start("--tls", foreign, "--join", through)
             await eventually(lambda: stranger.says("Cannot join yet", "certificate"), "refusal")
-            await eventually(lambda: founder.says("not made", "certificate"), "its log")
+            await eventually(lambda: founder.says("was refused", "certificate"), "its log")
             client = await self.client(founder, tls=folders[2])
             written = some_keys(50)
             await client.update(written)

@@ -79,16 +79,21 @@ class Membership:
         attempt = self._attempt = object()
         try:
             await self._claims.freed()
-            await self._find_ring()
-            await self._enter()
+            await self._find_ring(attempt)
+            await self._enter(attempt)
         except BaseException:
-            if core.phase is Phase.JOINING and self._attempt is attempt:
+            if not self._given_up(attempt):
                 core.phase = Phase.LEECHING
-            freeing = Deferred.fromCoroutine(self._claims.free())  # others may need them
-            freeing.addErrback(lambda failure: core.log.failure("freeing failed", failure))
+            if core.phase is Phase.LEECHING:  # others may need what was claimed
+                freeing = Deferred.fromCoroutine(self._claims.free())
+                freeing.addErrback(lambda failure: core.log.failure("freeing failed", failure))
             raise
 
-    async def _find_ring(self) -> None:
+    def _given_up(self, attempt: object) -> bool:
+        """Was this join put an end to?"""
+        return self._core.phase is not Phase.JOINING or self._attempt is not attempt
+
+    async def _find_ring(self, attempt: object) -> None:
         """Wait while the connection to the ring is lost, and looked for.
 
         :raises NotConnected: if it is not found in time.
@@ -96,7 +101,7 @@ class Membership:
         core = self._core
         deadline = core.clock.seconds() + core.settings.operation_timeout
         while not any(core.ring_links()):
-            if core.phase is not Phase.JOINING:
+            if self._given_up(attempt):
                 raise RingConflict("the join was given up")
             if core.clock.seconds() > deadline:
                 raise NotConnected(f"no member of ring {core.ring_name} can be reached any more")
@@ -140,15 +145,15 @@ class Membership:
         core.phase = Phase.LEECHING
         await self.join()
 
-    async def _enter(self) -> None:
+    async def _enter(self, attempt: object) -> None:
         core = self._core
         deadline = core.clock.seconds() + _JOIN_TIMEOUT
         identifier = await self._claims.claim_identifier(deadline)
         core.me = self._claims.named(identifier)
         while True:
-            if core.phase is not Phase.JOINING:
+            if self._given_up(attempt):
                 raise RingConflict("the join was given up")
-            if await self._enter_behind(identifier):
+            if await self._enter_behind(identifier, attempt):
                 break
             if core.clock.seconds() > deadline:
                 raise OperationTimeout(f"no place in the ring was found in {_JOIN_TIMEOUT:g} s")
@@ -160,7 +165,7 @@ class Membership:
             successor=core.pointers.successor if core.pointers else None,
         )
 
-    async def _enter_behind(self, identifier: int) -> bool:
+    async def _enter_behind(self, identifier: int, attempt: object) -> bool:
         """One try of Zave's JOIN."""
         core = self._core
         try:
@@ -172,7 +177,7 @@ class Membership:
         if member is None or member.instance == core.instance:
             return False
         state = await self._stabilizer.query(member)
-        if not isinstance(state, State) or core.phase is not Phase.JOINING:
+        if not isinstance(state, State) or self._given_up(attempt):
             return False
         if not core.rules.may_join_after(core.me, member, state.successors):
             return False
@@ -190,6 +195,7 @@ class Membership:
         """
         core = self._core
         if core.phase is Phase.JOINING:
+            self._attempt = object()
             core.phase = Phase.LEECHING
         if core.phase is Phase.LEAVING:
             raise RingConflict("this node is leaving already: wait until that is over")

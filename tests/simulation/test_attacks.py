@@ -1,0 +1,157 @@
+"""What an adversary tried once: cancelled leaves, everybody leaving, strangers' requests."""
+
+from __future__ import annotations
+
+from py2p_twisted.errors import RingConflict
+from py2p_twisted.node.core import Phase
+from py2p_twisted.table.group import FIRST_EPOCH, Config, Epoch
+from py2p_twisted.wire.messages import (
+    Count,
+    Counted,
+    Declined,
+    Learn,
+    Open,
+    Stage,
+    StagePart,
+    TakeEra,
+    WrongEpoch,
+)
+
+from .ring_case import RingCase, address, seeds
+
+
+class TestLeaving(RingCase):
+    """A leave that is interrupted changes nothing."""
+
+    def test_cancelled(self) -> None:
+        """Cancelled at any moment, the node is a member as before, or has left; nothing is lost."""
+        for seed in seeds(12):
+            with self.world(seed) as world:
+                members = self.grow(world, 3)
+                written = self.write(world, members[0], 200)
+                leaver = world.rng.choice(members)
+                leaving = leaver.service.unjoin()
+                ended: list[object] = []
+                leaving.addBoth(ended.append)
+                world.run(world.rng.uniform(0, 0.03))
+                leaving.cancel()
+                world.run(1)
+                self.assertEqual(len(ended), 1)
+                self.assertIn(leaver.phase, (Phase.JOINED, Phase.LEECHING), ended)
+                world.settle(30)
+                self.readable(world, written, world.nodes)
+                world.wait(leaver.service.unjoin())
+                world.settle(30)
+                self.readable(world, written, world.nodes)
+
+    def test_twice(self) -> None:
+        """A second leave meanwhile is refused; the first one goes on."""
+        with self.world(1) as world:
+            members = self.grow(world, 3)
+            written = self.write(world, members[0])
+            first = members[1].service.unjoin()
+            self.fails(world, RingConflict, members[1].service.unjoin())
+            world.wait(first)
+            self.readable(world, written, world.nodes)
+
+    def test_all_at_once(self) -> None:
+        """All stop at the same time: nobody can take anything over, and nobody waits for long."""
+        with self.world(2) as world:
+            members = self.grow(world, 4)
+            self.write(world, members[0])
+            began = world.clock.seconds()
+            self.all_of(world, [node.service.stopService() for node in members])
+            self.assertLess(world.clock.seconds() - began, 5)
+            world.nodes.clear()
+
+    def test_all_but_one(self) -> None:
+        """All but one stop at the same time: that one has everything."""
+        for seed in seeds(6):
+            with self.world(seed) as world:
+                members = self.grow(world, 5)
+                written = self.write(world, members[0])
+                stays = world.rng.choice(members)
+                going = [node for node in members if node is not stays]
+                self.all_of(world, [node.service.stopService() for node in going])
+                for node in going:
+                    world.nodes.remove(node)
+                world.settle(30)
+                self.readable(world, written, [stays])
+
+    def test_unjoin_ends_a_join(self) -> None:
+        """Join, unjoin, join: the last one counts."""
+        with self.world(3) as world:
+            (founder,) = self.grow(world, 1)
+            node = world.add()
+            world.wait(node.service.connect(*address(founder)))
+            results = self.all_of(
+                world, [node.service.join(), node.service.unjoin(), node.service.join()]
+            )
+            kinds = [type(result) for result in results]
+            self.assertEqual(kinds, [RingConflict, type(None), type(None)])
+            self.assertIs(node.phase, Phase.JOINED)
+
+
+class TestLargeValues(RingCase):
+    """What is within the limits works, whatever else travels with it."""
+
+    def test_compare_two_large_values(self) -> None:
+        with self.world(1) as world:
+            (founder,) = self.grow(world, 1)
+            client = world.add()
+            world.wait(client.service.connect(*address(founder)))
+            most = client.service.settings.max_value
+            world.wait(client.service.set(b"k", b"a" * most))
+            swap = client.service.compare_and_set
+            self.assertFalse(world.wait(swap(b"k", b"b" * most, b"c" * most)))
+            self.assertTrue(world.wait(swap(b"k", b"a" * most, b"c" * most)))
+            self.assertEqual(world.wait(client.service.pop(b"k")), b"c" * most)
+
+
+class TestStrangers(RingCase):
+    """A node that keeps nothing cannot decide who keeps something."""
+
+    def test_requests_of_members(self) -> None:
+        with self.world(1) as world:
+            members = self.grow(world, 2)
+            written = self.write(world, members[0])
+            stranger = world.add()
+            world.wait(stranger.service.connect(*address(members[0])))
+            core = stranger.service.node.core
+            epoch = Epoch(0, 0, 99)
+            config = Config(0, epoch, (core.me,))
+            for request in (
+                Learn((config,)),
+                Stage((StagePart(0, FIRST_EPOCH, True, ()),)),
+                Open(()),
+                TakeEra(1, 1),
+            ):
+                for member in members:
+                    reply = world.wait(core.ask(member.service.node.core.me, request))
+                    self.assertIsInstance(reply, Declined, request)
+            self.readable(world, written, world.nodes)
+
+    def test_eras_that_leave_no_room(self) -> None:
+        """Not even a member can use the numbers up."""
+        with self.world(2) as world:
+            one, other = self.grow(world, 2)
+            written = self.write(world, one)
+            reply = world.wait(
+                one.service.node.core.ask(other.service.node.core.me, TakeEra(2**62, 1))
+            )
+            self.assertIsInstance(reply, Declined)
+            world.wait(one.service.recover(accept_data_loss=True))
+            self.readable(world, written, [one, other])
+
+    def test_a_count_of_too_much(self) -> None:
+        """The reply stays small; what has no room in it is to be asked for again."""
+        with self.world(3) as world:
+            (founder,) = self.grow(world, 1)
+            client = world.add()
+            world.wait(client.service.connect(*address(founder)))
+            request = Count(((0, Epoch(0, 0, 77)),) * 50_000)
+            reply = world.wait(client.service.node.core.ask(founder.service.node.core.me, request))
+            assert isinstance(reply, Counted)
+            told = [part for part in reply.parts if isinstance(part, WrongEpoch) and part.config]
+            self.assertLess(len(told), 5_000)
+            self.assertEqual(len(reply.parts), 50_000)
