@@ -53,6 +53,8 @@ MUTANTS = (
     Mutant("short_join_list", lambda seed: proven(seed, ShortJoinList), range(5)),
     Mutant("adopt_unasked", lambda seed: proven(seed, AdoptUnasked), range(5)),
     Mutant(
-        "late_reply_applied", lambda seed: proven(seed, make_steps=LateReplies), (0, 12, 14)
+        "late_reply_applied",
+        lambda seed: proven(seed, make_steps=LateReplies, steps=30),
+        (0, 12, 14),
     ),
 )

@@ -73,7 +73,7 @@ def proven(
     seed: int,
     rules_of: type[RingRules] = RingRules,
     make_steps: type[Steps] = Steps,
-    steps: int = 30,
+    steps: int = 20,
 ) -> Report:
     """Joins and failures (for the ring, a leave is one) inside the proof's assumptions.
 
