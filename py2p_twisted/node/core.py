@@ -243,6 +243,11 @@ class Core:
             for peer in peers
         )
 
+    def moved(self, peer: Peer) -> bool:
+        """Is this instance at another place of the circle by now?  It left, and came back."""
+        link = self.links.get(peer.instance)
+        return link is not None and link.peer.identifier != peer.identifier
+
     def remember(self, peer: Peer) -> None:
         """Keep an address to look for later."""
         if peer.instance == self.instance or peer.address == self.me.address or not peer.host:

@@ -85,7 +85,11 @@ class Finder:
                     reply = self.answer(wire_target)
                 else:
                     reply = await core.try_ask(peer, wire_target, RouteTo)
-                if reply is None or not core.valid(*reply.preceding, *reply.owners):
+                if (
+                    reply is None
+                    or core.moved(peer)
+                    or not core.valid(*reply.preceding, *reply.owners)
+                ):
                     core.fingers.forget(peer.id)
                     lookup.failed(peer)
                 else:
@@ -93,7 +97,8 @@ class Finder:
             owner = lookup.owner
             if owner is None or not alive or owner.instance == core.instance:
                 break
-            if await core.try_ask(owner, Ping(member=True), Done) is not None:
+            answered = await core.try_ask(owner, Ping(member=True), Done)
+            if answered is not None and not core.moved(owner):
                 break
             lookup.dead(owner)
         self.lookups += 1

@@ -220,6 +220,8 @@ class Stabilizer:
         except ConnectionError as error:
             core.debug("{error}", error=str(error))
             return _Silence.GONE
+        if core.moved(peer):
+            return _Silence.GONE
         if not isinstance(state, State) or not core.valid(state.predecessor, *state.successors):
             return _Silence.SLOW if isinstance(state, Busy) else _Silence.GONE
         if len(self._seen) > 4096:
@@ -255,7 +257,8 @@ class Stabilizer:
                 if token is None or before is None:
                     return
                 answered = await core.try_ask(before, Ping(member=True), Done)
-                if answered is None and core.steps.is_current(token) and core.pointers is not None:
+                gone = answered is None or core.moved(before)
+                if gone and core.steps.is_current(token) and core.pointers is not None:
                     self._tell_gone(before)
                     self._set_predecessor(notifier)
             finally:
