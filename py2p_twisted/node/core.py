@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..base import Peer, to_base_58
-from ..errors import ChordError, NotConnected, OperationTimeout, PeerUnreachable
+from ..errors import ChordError, NotConnected, OperationTimeout
 from ..ring.circle import (
     from_bytes,
     key_partition,
@@ -319,7 +319,3 @@ class Core:
         """About that long."""
         spread = self.settings.jitter
         return seconds * self.rng.uniform(1 - spread, 1 + spread)
-
-    def unreachable(self, peer: Peer) -> PeerUnreachable:
-        """The error that says so."""
-        return PeerUnreachable(f"{peer} cannot be reached")

@@ -29,8 +29,6 @@ class Finder:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._versions: dict[bytes, int] = {}  # instance -> version of its directory
-        self.lookups = 0
-        self.requests = 0
 
     def answer(self, request: FindSuccessor) -> RouteTo | None:
         """The way that this node knows; None if it is no member."""
@@ -101,8 +99,6 @@ class Finder:
             if answered is not None and not core.moved(owner):
                 break
             lookup.dead(owner)
-        self.lookups += 1
-        self.requests += lookup.requests
         if lookup.owner is None:
             raise Unavailable(
                 f"no way to identifier {target} was found in {lookup.requests} requests"

@@ -42,7 +42,6 @@ class Handover:
         self._core = core
         self._finder = finder
         self._busy = False
-        self.given = 0
         #: why nobody took over, when :meth:`leave_to` was last tried
         self.refusal = ""
         #: did everybody say that they are leaving, too?
@@ -248,7 +247,6 @@ class Handover:
             if successor.config.partition in opened:
                 core.learn(successor.config)
                 configs.append(successor.config)
-        self.given += len(configs)
         self.spread(configs)
 
     def spread(self, configs: list[Config]) -> None:

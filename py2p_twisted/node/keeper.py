@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..table.acceptor import Acceptor
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.proposer import Outcome, Write, write_alone
 from ..wire.messages import (
@@ -60,17 +61,13 @@ class Keeper:
 
     def read(self, request: Read) -> Reply:
         """A peer reads a key of this node."""
-        try:
-            partition = self._core.partition(request.key)
-        except ValueError as error:
-            return Declined(str(error))
-        acceptor = self._core.acceptors.get(partition)
-        if acceptor is None:
-            return self._not_here(partition)
+        acceptor = self._acceptor(request.key)
+        if not isinstance(acceptor, Acceptor):
+            return acceptor
         try:
             record = acceptor.read(request.epoch, request.key)
         except EpochRefused as refusal:
-            return WrongEpoch(self._core.directory.get(partition), refusal.wedged)
+            return self._wrong_epoch(acceptor, refusal)
         return Value(None if record is None else record.value)
 
     def write(self, request: WriteOne) -> Reply:
@@ -78,20 +75,27 @@ class Keeper:
         write = request.write
         if write.value is not None and len(write.value) > self._core.settings.max_value:
             return Declined("the value is too large")
-        try:
-            partition = self._core.partition(write.key)
-        except ValueError as error:
-            return Declined(str(error))
-        acceptor = self._core.acceptors.get(partition)
-        if acceptor is None:
-            return self._not_here(partition)
+        acceptor = self._acceptor(write.key)
+        if not isinstance(acceptor, Acceptor):
+            return acceptor
         try:
             acceptor.check(request.epoch)
             return Written(write_alone(acceptor, self._core.instance, write))
         except EpochRefused as refusal:
-            return WrongEpoch(self._core.directory.get(partition), refusal.wedged)
+            return self._wrong_epoch(acceptor, refusal)
 
-    def _not_here(self, partition: int) -> WrongEpoch:
+    def _wrong_epoch(self, acceptor: Acceptor, refusal: EpochRefused) -> WrongEpoch:
+        return WrongEpoch(self._core.directory.get(acceptor.config.partition), refusal.wedged)
+
+    def _acceptor(self, key: bytes) -> Acceptor | Declined | WrongEpoch:
+        """The acceptor of a key's partition, or why there is none here."""
+        try:
+            partition = self._core.partition(key)
+        except ValueError as error:
+            return Declined(str(error))
+        acceptor = self._core.acceptors.get(partition)
+        if acceptor is not None:
+            return acceptor
         config = self._core.directory.get(partition)
         mine = config is not None and config.has(self._core.instance)
         return WrongEpoch(None if mine else config, mine)
@@ -179,7 +183,7 @@ class Keeper:
                     values.append(value)
                     room -= len(value)
         except EpochRefused as refusal:
-            return WrongEpoch(core.directory.get(request.partition), refusal.wedged)
+            return self._wrong_epoch(acceptor, refusal)
         return Window(tuple(keys), tuple(values), False)
 
     def write_here(self, write: Write) -> None:

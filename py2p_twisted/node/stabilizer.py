@@ -57,7 +57,6 @@ class Stabilizer:
         self._seen: dict[bytes, int] = {}  # instance -> version of its directory
         self._rectifying = False
         self._gone: dict[bytes, bytes] = {}  # instance -> identifier of who is known to be gone
-        self.rounds = 0
 
     # -- what members answer
 
@@ -167,7 +166,6 @@ class Stabilizer:
         pointers = core.pointers
         if settled and pointers is not None and pointers.successor is not None:
             await core.try_ask(pointers.successor, Notify(pointers.me), Done)
-        self.rounds += 1
         return settled
 
     async def _stabilize(self, token: int) -> bool:

@@ -20,7 +20,6 @@ class Takeover:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.taken = 0
 
     def answer_stage(self, link: Link, request: Stage) -> Reply:
         """A peer copies records here for epochs that may follow."""
@@ -84,7 +83,6 @@ class Takeover:
         if staged is None or staged.base != successor.base:
             return False
         core.serve(successor, staged.records)
-        self.taken += 1
         return True
 
     @property
