@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +43,7 @@ class Processes:
             preexec_fn=os.setpgrp,
         )
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._killed: list[subprocess.Popen[bytes]] = []
         return self
 
     def __exit__(
@@ -53,7 +55,7 @@ class Processes:
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         self._guard.wait()
-        for process in self._running.values():
+        for process in [*self._running.values(), *self._killed]:
             process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -81,12 +83,26 @@ class Processes:
         return self.start(name, ["-c", _TWISTD, "-n", "--pidfile=", *arguments])
 
     def stop(self, names: Iterable[str]) -> None:
-        """Kill these, and wait until they are gone."""
-        stopping = [self._running.pop(name) for name in list(names)]
+        """Kill those of these that run, and wait until they are gone."""
+        stopping = [self._running.pop(name) for name in list(names) if name in self._running]
         for process in stopping:
             process.kill()
         for process in stopping:
             process.wait()
+
+    def kill(self, name: str) -> None:
+        """Kill one as ``kill -9`` does; what is measured meanwhile does not wait for its end."""
+        process = self._running.pop(name)
+        process.kill()
+        self._killed.append(process)
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: the process answers nothing, and its connections stay."""
+        self._running[name].send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT: it goes on."""
+        self._running[name].send_signal(signal.SIGCONT)
 
     def check(self) -> None:
         """Do all still run?

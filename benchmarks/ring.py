@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,35 +14,60 @@ from py2p_twisted.service import ChordService
 
 from .processes import CannotRun, Processes, free_ports
 
-__all__ = ["Ring", "first_correct_read"]
+__all__ = ["Ring", "first_correct_read", "group_size"]
 
 _HOST = "127.0.0.1"
 #: Seconds after which a ring is taken for broken.
 _PATIENCE = 60.0
-#: Seconds that the members must stay the same.
+#: Seconds that the directory must stay the same.
 _SETTLED_FOR = 2.0
 
 
-class Ring:
-    """Some nodes, started at the same time: the first founds, the others join through it."""
+def group_size(replicas: int, nodes: int) -> int:
+    """How many members each group of a settled ring has: an odd number, or both of two nodes."""
+    most = min(replicas, nodes)
+    return most if most % 2 or nodes == 2 else most - 1
 
-    def __init__(self, reactor: Any, processes: Processes, size: int) -> None:
+
+class Ring:
+    """Some nodes, started at the same time: the first founds, the others join through it.
+
+    :param replicas: copies of a key; None leaves it to the daemon.
+    :param start: starts a ``twistd -n`` with a name and arguments, by default
+        :meth:`Processes.twistd`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        processes: Processes,
+        nodes: int,
+        replicas: int | None = None,
+        start: Callable[[str, Sequence[str]], int] | None = None,
+    ) -> None:
         self._reactor = reactor
         self._processes = processes
-        self.ports = free_ports(size)
+        self._replicas = replicas
+        self._start = start or processes.twistd
+        self.ports = free_ports(nodes)
         self.pids: list[int] = []
         self._clients: list[ChordService] = []
 
     def start(self) -> None:
         """Start the processes."""
+        copies = [] if self._replicas is None else ["--replicas", str(self._replicas)]
         for port in self.ports:
             join = [] if port == self.ports[0] else ["--join", f"{_HOST}:{self.ports[0]}"]
-            arguments = ["chord", "--port", str(port), *join]
-            self.pids.append(self._processes.twistd(f"node-{port}", arguments))
+            arguments = ["chord", "--port", str(port), *copies, *join]
+            self.pids.append(self._start(self.name(port), arguments))
+
+    def name(self, port: int) -> str:
+        """The name of a node's process."""
+        return f"node-{port}"
 
     async def stop(self) -> None:
         """Kill the nodes, and end the clients."""
-        self._processes.stop(f"node-{port}" for port in self.ports)
+        self._processes.stop(map(self.name, self.ports))
         for client in self._clients:
             await client.stopService()
 
@@ -60,24 +87,41 @@ class Ring:
                     raise CannotRun(f"the ring does not come up: {error}") from error
             await self._pause(0.02)
 
-    async def settled(self) -> ChordService:
-        """A client of the ring, once every node keeps its share for a while."""
-        client = await self.connect(self.ports[0])
+    async def settled(self, client: ChordService) -> None:
+        """Fires once every group has all its members, and the directory is quiet for a while."""
         core = client.node.core
         since = self._reactor.seconds()
         end = since + _PATIENCE
         version = -1
         while self._reactor.seconds() < since + _SETTLED_FOR:
             await client.node.finder.catch_up()
-            members = len(list(core.directory.members()))
-            if members != len(self.ports) or core.directory.version != version:
+            missing = self._missing(client)
+            if missing or core.directory.version != version:
                 since, version = self._reactor.seconds(), core.directory.version
             if since > end:
-                raise CannotRun(
-                    f"{members} of {len(self.ports)} nodes keep keys after all this time"
-                )
+                raise CannotRun(f"the ring does not settle: {missing or 'its groups still change'}")
             await self._pause(0.1)
-        return client
+
+    def _missing(self, client: ChordService) -> str:
+        """What the directory lacks, as text; empty if nothing."""
+        core = client.node.core
+        members = len(list(core.directory.members()))
+        if members != len(self.ports):
+            return f"{members} of {len(self.ports)} nodes keep keys"
+        if len(core.directory) != core.partitions:
+            return f"{len(core.directory)} of {core.partitions} partitions are known"
+        sizes = Counter(len(config.members) for config in core.directory)
+        wanted = group_size(self._replicas or 1, len(self.ports))
+        if set(sizes) != {wanted}:
+            return ", ".join(
+                f"{count} groups have {size} of {wanted} members" for size, count in sizes.items()
+            )
+        return ""
+
+    def busiest(self, client: ChordService) -> int:
+        """The port of the node that is the first live member, the proposer, of most groups."""
+        first = Counter(config.members[0].port for config in client.node.core.directory)
+        return first.most_common(1)[0][0]
 
     def _pause(self, seconds: float) -> Deferred[None]:
         self._processes.check()
