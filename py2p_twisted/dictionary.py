@@ -74,7 +74,8 @@ class Dictionary:
         if expected is not None and len(expected) > _LONG:
             condition, expected = Condition.HASHES, sha256(expected).digest()
         operations = self.node.operations
-        return operations.write(Write(key, value, operations.next_operation(), condition, expected))
+        number, clock = operations.next_operation(), self.node.core.stamp
+        return operations.write(Write(key, value, number, condition, expected, clock))
 
     def get(self, key: Text, default: T | None = None) -> Deferred[bytes | T | None]:
         """The value at a key, or the default.
@@ -150,11 +151,11 @@ class Dictionary:
 
     async def _popitem(self) -> tuple[bytes, bytes]:
         while True:
-            filled = [part for part, keys in (await self.node.bulk.counts()).items() if keys]
+            filled = [part for part, keys in (await self.node.walk.counts()).items() if keys]
             if not filled:
                 raise KeyError("popitem(): the dictionary is empty")
             self.node.core.rng.shuffle(filled)
-            async for key, _ in self.node.bulk.walk(values=False, partitions=filled[:1], most=1):
+            async for key, _ in self.node.walk.keys(values=False, partitions=filled[:1], most=1):
                 value = await self.node.operations.read(user_key(key))
                 if value is not None and await self._write(
                     user_key(key), None, Condition.EQUALS, value
@@ -187,14 +188,15 @@ class Dictionary:
         last = {self._key(key): self._value(value) for key, value in pairs}
         last.update({self._key(key): self._value(value) for key, value in kwargs.items()})
         number = self.node.operations.next_operation
-        writes = [Write(key, value, number()) for key, value in last.items()]
+        clock = self.node.core.stamp
+        writes = [Write(key, value, number(), after=clock) for key, value in last.items()]
         return Deferred.fromCoroutine(self.node.bulk.write_many(writes))
 
     def count(self) -> Deferred[int]:
         """How many keys there are, added up over the nodes that keep them."""
 
         async def add_up() -> int:
-            return sum((await self.node.bulk.counts()).values())
+            return sum((await self.node.walk.counts()).values())
 
         return Deferred.fromCoroutine(add_up())
 
@@ -205,7 +207,8 @@ class Dictionary:
             number = self.node.operations.next_operation
             batch: list[Write] = []
             async for key in self.keys():
-                batch.append(Write(user_key(key), None, number()))
+                clock = self.node.core.stamp
+                batch.append(Write(user_key(key), None, number(), after=clock))
                 if len(batch) == self.settings.page_keys:
                     await self.node.bulk.write_many(batch)
                     batch = []
@@ -215,12 +218,12 @@ class Dictionary:
 
     async def keys(self) -> AsyncIterator[bytes]:
         """Every key, page by page: each that exists all the while exactly once."""
-        async for key, _ in self.node.bulk.walk(values=False):
+        async for key, _ in self.node.walk.keys(values=False):
             yield key
 
     async def items(self) -> AsyncIterator[tuple[bytes, bytes]]:
         """Every key with its value, page by page, as :meth:`keys`."""
-        async for item in self.node.bulk.walk(values=True):
+        async for item in self.node.walk.keys(values=True):
             yield item
 
 

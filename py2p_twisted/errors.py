@@ -87,7 +87,14 @@ class RingFull(ChordError):
 
 
 class RingConflict(ChordError):
-    """Two rings that both hold something met; they are never merged by themselves."""
+    """Two rings met that both hold something, or a ring keeps another number of copies than wanted.
+
+    :ivar for_peer: the same as the peer's user should read it; empty if the text holds for both.
+    """
+
+    def __init__(self, message: str, *, for_peer: str = "") -> None:
+        super().__init__(message)
+        self.for_peer = for_peer
 
 
 class OperationTimeout(ChordError, TimeoutError):

@@ -42,7 +42,9 @@ class ChordService(Dictionary, Service):
     :param out_addr: ``(host, port)`` that others dial, if it is not where the node listens.
     :param join: None: leech until :meth:`join`; ``[]``: found a ring at start; a list of
         ``(host, port)``: join through these, trying for ever.
-    :param replicas: copies of a key; None or 1 in this version.
+    :param replicas: copies of every key: 1, 3 or 5, which the founder decides for its ring.  None:
+        the ring's own number, 5 in a ring that this node founds.  A node that asks for another
+        number than the ring's is refused.
     :param tls: a folder with ``ca.pem``, ``cert.pem`` and ``key.pem``; implies encryption SSL.
     :param timeout: seconds that an operation may take.
     :param verbose: log what only an author wants to read, too.
@@ -87,7 +89,7 @@ class ChordService(Dictionary, Service):
         self.settings = settings or Settings(
             k=k,
             prot=prot,
-            replicas=1 if replicas is None else replicas,
+            replicas=replicas,
             operation_timeout=timeout,
             verbose=verbose,
         )
@@ -226,8 +228,9 @@ class ChordService(Dictionary, Service):
     def connect(self, host: str, port: int) -> Deferred[None]:
         """Connect to a node; fires when its ring can be read and written.
 
-        :returns: fails with `PeerUnreachable`, `NetworkMismatch`, `AuthenticationFailed` or
-            `RingConflict`.
+        :returns: fails with `PeerUnreachable`, `NetworkMismatch`, `AuthenticationFailed`, or
+            `RingConflict` if both rings are in use, or the peer's keeps another number of copies
+            than this node asked for.
         """
         address = _check_address((host, port), "the peer's address")
         return Deferred.fromCoroutine(self._connect(*address))
@@ -239,10 +242,12 @@ class ChordService(Dictionary, Service):
         deadline = core.clock.seconds() + self.settings.handshake_timeout
         while link.hello.ring and not core.same_ring(link.hello):
             # One of the two gives up an empty ring; both say so when it is done.
-            if core.clock.seconds() > deadline or core.links.get(link.peer.instance) is None:
+            if core.clock.seconds() > deadline:
                 where = show_address(host, port)
                 raise PeerUnreachable(f"{where} did not settle which ring to use")
             await core.sleep(0.02)
+            if core.links.get(link.peer.instance) is None:
+                link = await self.node.links.dial(host, port)  # it hung up, and now says why
         if core.ring_id and not core.member:
             await self.node.finder.fetch_directory(link.peer)
         self._tell_waiting(self)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .base import network_name, protocol
 
-__all__ = ["DEFAULT_PROTOCOL", "MAX_K", "Settings"]
+__all__ = ["DEFAULT_PROTOCOL", "DEFAULT_REPLICAS", "MAX_K", "OFFERED_REPLICAS", "Settings"]
 
 #: The network of everyone who does not choose one.
 DEFAULT_PROTOCOL = protocol("chord", "Plaintext")
@@ -17,17 +17,23 @@ DEFAULT_PROTOCOL = protocol("chord", "Plaintext")
 #: Identifiers have at most this many bits.
 MAX_K = 160
 
+#: How many copies of a key a ring may keep; a fourth would survive no more crashes than three do.
+OFFERED_REPLICAS = (1, 3, 5)
+
+DEFAULT_REPLICAS = 5
+
 
 @dataclass(frozen=True)
 class Settings:
     """The numbers a node runs by.
 
-    :raises ValueError: for a k outside 1 to 160 or a number of replicas that is not offered.
+    :raises ValueError: for a k outside 1 to 160, a number of replicas that is not offered, or a
+        time that must be positive and is not.
     """
 
     k: int = 6
     prot: protocol = DEFAULT_PROTOCOL
-    replicas: int = 1
+    replicas: int | None = None  # copies of a key; None: the ring's own number
     successors: int = 8  # entries of the successor list (r)
 
     max_key: int = 4 * 1024
@@ -49,6 +55,7 @@ class Settings:
     ping_after: float = 1.0  # silence on a link before it is pinged
     suspect_after: float = 3.0  # seconds of silence
     dead_after: float = 8.0  # seconds of silence
+    evict_after: float = 30.0  # a dead member of a group is replaced
     request_timeout_min: float = 0.2
     request_timeout_max: float = 2.0
     operation_timeout: float = 10.0
@@ -64,12 +71,18 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.k, int) or isinstance(self.k, bool) or not 1 <= self.k <= MAX_K:
             raise ValueError(f"k must be a whole number from 1 to {MAX_K}, not {self.k!r}")
-        if self.replicas != 1:
+        if self.replicas is not None and (
+            type(self.replicas) is not int or self.replicas not in OFFERED_REPLICAS
+        ):
+            offered = ", ".join(map(str, OFFERED_REPLICAS))
             raise ValueError(
-                f"replicas={self.replicas!r} is not offered: this version keeps one copy of a key"
+                f"replicas must be one of {offered}, or None for the ring's own number, not "
+                f"{self.replicas!r}"
             )
         if self.operation_timeout <= 0:
             raise ValueError(f"timeout must be positive, not {self.operation_timeout!r}")
+        if not self.evict_after > 0:
+            raise ValueError(f"evict_after must be positive, not {self.evict_after!r}")
 
     @property
     def network(self) -> str:

@@ -26,7 +26,7 @@ from . import __version__
 from .base import ENCRYPTIONS, protocol, show_address
 from .errors import ChordError
 from .service import ChordService
-from .settings import DEFAULT_PROTOCOL, MAX_K, Settings
+from .settings import DEFAULT_PROTOCOL, DEFAULT_REPLICAS, MAX_K, OFFERED_REPLICAS, Settings
 
 __all__ = ["CannotStart", "ChordDaemon", "Options", "makeService"]
 
@@ -55,6 +55,14 @@ def _whole_number(option: str, low: int, high: int) -> Callable[[str], int]:
         )
 
     return coerce
+
+
+def _replicas(text: str) -> int:
+    for number in OFFERED_REPLICAS:
+        if text == str(number):
+            return number
+    offered = ", ".join(map(str, OFFERED_REPLICAS))
+    raise usage.UsageError(f"--replicas must be one of {offered}, not {text!r}")
 
 
 def _address(option: str) -> Callable[[str], tuple[str, int]]:
@@ -135,6 +143,16 @@ class Options(usage.Options):
             f"Bits of an identifier, 1 to {MAX_K}: the ring has room for 2**k nodes. All nodes"
             " of a ring use the same.",
             _whole_number("--k", 1, MAX_K),
+        ],
+        [
+            "replicas",
+            None,
+            None,
+            "Copies of every key in the ring that this node founds: 1, 3 (survives one crash) or 5"
+            " (two at once). It holds for the whole ring and for ever: with --join, leave it out"
+            " or say the ring's number."
+            f" [default: the ring's own, {DEFAULT_REPLICAS} in a new one]",
+            _replicas,
         ],
         [
             "subnet",
@@ -314,6 +332,7 @@ def makeService(
             prot=options["prot"],
             out_addr=options["out-addr"],
             join=options["join"],
+            replicas=options["replicas"],
             tls=options["tls"],
         )
     except (ValueError, TypeError, OSError, ChordError) as error:

@@ -46,7 +46,8 @@ class ChordSocket(Dictionary):
     :param out_addr: ``(host, port)`` that others dial, if it is not where the node listens.
     :param debug_level: what the logger ``py2p_twisted`` lets through: 0 warnings, 1 the story of
         the ring too, 2 everything.
-    :param replicas: copies of a key; None or 1 in this version.
+    :param replicas: copies of every key: 1, 3 or 5, which the founder decides for its ring.  None:
+        the ring's own number, 5 in a ring that this socket founds.
     :param tls: a folder with ``ca.pem``, ``cert.pem`` and ``key.pem``; implies encryption SSL.
     :param timeout: seconds that an operation may take.
     :raises CannotListen: if the port cannot be had.
@@ -119,7 +120,8 @@ class ChordSocket(Dictionary):
         """Connect to a node; its ring can be read and written from then on.
 
         :raises PeerUnreachable, NetworkMismatch, AuthenticationFailed: if it cannot be talked to.
-        :raises RingConflict: if both are in rings that are in use.
+        :raises RingConflict: if both are in rings that are in use, or the peer's ring keeps another
+            number of copies than `replicas` says.
         """
         self._move(self._service.connect, host, port)
 

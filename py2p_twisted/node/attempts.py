@@ -13,12 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from ..errors import ChordError, NotConnected, OperationTimeout, Unavailable
-from ..table.group import Epoch
-from ..table.proposer import Write
-from ..wire.messages import Declined, Reply, WrongEpoch
+from ..table.group import Config, Epoch
+from ..wire.messages import Declined, Failed, WrongEpoch
 from .core import Core, Phase
 
-__all__ = ["Attempts", "is_doubtful", "unknown_outcome", "with_doubt"]
+__all__ = ["Attempts", "is_doubtful", "unknown_outcome"]
 
 
 class Attempts:
@@ -26,16 +25,26 @@ class Attempts:
 
     :param write: does it write?  Then its outcome may be unknown.
     :param timeout: seconds for all tries together.
+    :param began: on the clock, when the first one began; None: just now.
+    :ivar began: on the clock, when the first one began.
     :ivar doubtful: the epoch in which a try was sent whose answer never came, None if no such.
     """
 
-    def __init__(self, core: Core, *, write: bool, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        *,
+        write: bool,
+        timeout: float | None = None,
+        began: float | None = None,
+    ) -> None:
         self._core = core
         self._write = write
         self._timeout = core.settings.operation_timeout if timeout is None else timeout
-        self._deadline: float = core.clock.seconds() + self._timeout
+        self.began: float = core.clock.seconds() if began is None else began
+        self._deadline = self.began + self._timeout
         self._pause = core.settings.retry_min
-        self._unreachable = False
+        self._short: tuple[int, int] | None = None  # members reached, of how many
         self._last = "it was not tried"
         self.doubtful: Epoch | None = None
 
@@ -45,27 +54,60 @@ class Attempts:
         now: float = self._core.clock.seconds()
         return max(0.0, self._deadline - now)
 
-    def note(self, outcome: Reply | Failure, epoch: Epoch) -> bool:
-        """A try ended without success; True if another one may follow at once.
+    @property
+    def patience(self) -> float:
+        """Seconds that one try may take: what is left, but never nothing."""
+        return max(self.remaining, 0.05)
+
+    def reached(self, members: int, config: Config) -> None:
+        """So many members answered a try that failed."""
+        few = members < config.quorum
+        self._short = (members, len(config.members)) if few else None
+
+    def note(self, problem: Any, config: Config) -> bool:
+        """A try in this configuration ended without success; True if another may follow at once.
 
         :raises ChordError: if trying again is of no use.
         """
-        self._unreachable = False
-        if isinstance(outcome, WrongEpoch):
-            if outcome.config is not None and self._core.learn(outcome.config):
-                return True
+        if isinstance(problem, WrongEpoch):
+            self._short = None
             self._last = "the key's partition is moving"
-            return False
-        if isinstance(outcome, Failure):
-            if not outcome.check(OperationTimeout, ConnectionError):
-                outcome.raiseException()
-            if is_doubtful(outcome) and self.doubtful is None:
-                self.doubtful = epoch
-            self._unreachable = outcome.check(ConnectionError) is not None
-            self._last = outcome.getErrorMessage()
-            return False
-        self._last = outcome.reason if isinstance(outcome, Declined) else "the node is busy"
+            if problem.config is not None:
+                self._core.learn(problem.config)
+            newest = self._core.directory.get(config.partition)
+            return newest is not None and newest.epoch > config.epoch
+        if isinstance(problem, Failure):
+            if not problem.check(OperationTimeout, ConnectionError):
+                problem.raiseException()
+            if is_doubtful(problem) and self.doubtful is None:
+                self.doubtful = config.epoch
+            if len(config.members) == 1 and problem.check(ConnectionError):
+                self._short = (0, 1)
+            self._last = problem.getErrorMessage()
+        elif isinstance(problem, Failed):
+            if problem.sent and self.doubtful is None:
+                self.doubtful = config.epoch
+            self.reached(problem.reached, config)
+            self._last = "no quorum of the group answered"
+        elif isinstance(problem, Declined):
+            self._last = problem.reason
+        else:
+            self._last = "the node is busy"
         return False
+
+    def check_time(self) -> None:
+        """Before a try that follows at once.
+
+        :raises Unavailable, OperationTimeout: if the time is over.
+        :raises NotConnected: if the node was stopped.
+        """
+        self._check_stopped()
+        if not self.remaining:
+            raise self.over()
+
+    def _check_stopped(self) -> None:
+        if self._core.phase is Phase.STOPPED:
+            raise NotConnected("this node was stopped", outcome_unknown=self._unknown)
 
     async def wait(self) -> None:
         """Pause before the next try, longer each time.
@@ -73,8 +115,7 @@ class Attempts:
         :raises Unavailable, OperationTimeout: if the time is over.
         :raises NotConnected: if the node was stopped.
         """
-        if self._core.phase is Phase.STOPPED:
-            raise NotConnected("this node was stopped", outcome_unknown=self._unknown)
+        self._check_stopped()
         pause = self._core.jittered(self._pause)
         if self.remaining <= pause:
             raise self.over()
@@ -93,13 +134,15 @@ class Attempts:
 
     def over(self) -> ChordError:
         """The error for an operation whose time is over."""
-        if self._unreachable:
+        if self._short is not None:
+            reached, members = self._short
+            advice = "If the others will never come back: recover(accept_data_loss=True)"
             return Unavailable(
-                f"0 of the 1 members that keep this part of the keys could be reached in "
-                f"{self._timeout:g} s ({self._last}); other keys are not affected. If that node "
-                "will never come back: recover(accept_data_loss=True)",
-                reachable=0,
-                members=1,
+                f"{reached} of the {members} members that keep this part of the keys could be "
+                f"reached in {self._timeout:g} s ({self._last}); {members // 2 + 1} are needed, "
+                f"and other keys are not affected. {advice}",
+                reachable=reached,
+                members=members,
                 outcome_unknown=self._unknown,
             )
         return OperationTimeout(
@@ -113,13 +156,6 @@ def is_doubtful(outcome: object) -> bool:
         return False
     error = outcome.value
     return isinstance(error, OperationTimeout) or getattr(error, "sent", False)
-
-
-def with_doubt(write: Write, doubtful: Epoch | None) -> Write:
-    """The same write, marked as a retry if an earlier try is in doubt."""
-    if doubtful is None:
-        return write
-    return Write(write.key, write.value, write.operation, write.condition, write.expected, doubtful)
 
 
 def unknown_outcome() -> OperationTimeout:

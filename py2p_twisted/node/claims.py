@@ -10,7 +10,7 @@ import msgspec
 
 from ..base import Peer
 from ..errors import ChordError, NotConnected, OperationTimeout, RingFull, Unavailable
-from ..ring.circle import to_bytes, widest_gap_middles
+from ..ring.circle import between_right, to_bytes, widest_gap_middles
 from ..table.proposer import Condition, Write
 from ..wire.messages import Done, Ping
 from .core import Core, Phase, claim_key
@@ -18,8 +18,8 @@ from .operations import Operations
 
 __all__ = ["Claims"]
 
-#: Seconds that one claim may take; keys of a dead node must not stop a joiner for long.
-_CLAIM_TIMEOUT = 2.0
+#: Seconds that one claim may take: a proposer that froze just now costs two of them.
+_CLAIM_TIMEOUT = 5.0
 #: Tries to claim one identifier while nobody has it.
 _CLAIM_TRIES = 3
 
@@ -34,6 +34,7 @@ class Claims:
         self._core = core
         self._operations = operations
         self._maybe: set[int] = set()  # identifiers whose records name this node, or may do so
+        self._seen: dict[bytes, Peer] = {}  # who was a member of a group when it was last looked
         self._freeing = 0
 
     def named(self, identifier: int) -> Peer:
@@ -51,6 +52,7 @@ class Claims:
             self._operations.next_operation(),
             Condition.EQUALS,
             before,
+            self._core.stamp,
         )
 
     async def claim_identifier(self, deadline: float) -> int:
@@ -142,6 +144,37 @@ class Claims:
                 except (Unavailable, OperationTimeout) as error:
                     core.debug("{error}", error=str(error))
         return None
+
+    async def free_replaced(self) -> None:
+        """Free the identifiers of dead members that were replaced in all groups.
+
+        The member that follows them in the ring does it, once; whatever keeps it from that, a
+        joiner that finds no other place looks whether the claimers are alive.
+        """
+        core, pointers = self._core, self._core.pointers
+        if pointers is None or (pointers.predecessor is None and not pointers.alone):
+            return
+        before = pointers.me if pointers.predecessor is None else pointers.predecessor
+        members = {peer.instance: peer for peer in core.directory.members()}
+        gone = [peer for instance, peer in self._seen.items() if instance not in members]
+        self._seen = members
+        for peer in gone:
+            mine = between_right(before.id, peer.id, pointers.me.id)
+            if mine and peer.instance != core.instance and not await self._free_dead(peer):
+                self._seen.setdefault(peer.instance, peer)  # it is tried again
+
+    async def _free_dead(self, peer: Peer) -> bool:
+        """Free the identifier of a peer that does not answer; False if that is to be done yet."""
+        core = self._core
+        if await core.try_ask(peer, Ping(), Done, core.settings.request_timeout_max) is not None:
+            return True
+        try:
+            free = self.claim_of(None, _encode_peer(peer), peer.identifier)
+            await self._operations.write(free, _CLAIM_TIMEOUT)
+        except (Unavailable, OperationTimeout, NotConnected) as error:
+            core.debug("{error}", error=str(error))
+            return False
+        return True
 
     async def check_claim(self) -> bool:
         """Make sure that the table says that this node's identifier is its own.

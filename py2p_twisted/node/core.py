@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from ..base import Peer, to_base_58
-from ..errors import ChordError, NotConnected, OperationTimeout
+from ..errors import ChordError, OperationTimeout
 from ..ring.circle import (
     from_bytes,
     key_partition,
@@ -33,57 +30,21 @@ from ..ring.steps import Steps
 from ..settings import Settings
 from ..table.acceptor import Acceptor
 from ..table.directory import Directory
-from ..table.group import Base, Config, Epoch, Record, Successor
+from ..table.group import MOST_STAMP, Ballot, Config, Record, Successor
 from ..wire.link import Link
 from ..wire.links import Links
 from ..wire.messages import WIRE_VERSION, Hello, Reply, Request
+from .sleeper import Sleeper
+from .state import CLAIM, USER, Phase, Remembered, Staged, claim_key, user_key
 
 __all__ = ["CLAIM", "USER", "Core", "Phase", "Remembered", "Staged", "claim_key", "user_key"]
 
-#: How the keys of users begin inside the table.
-USER = b"\0"
-#: How the reserved records begin that claim identifiers.
-CLAIM = b"\1"
-
 R = TypeVar("R")
 
-
-def user_key(key: bytes) -> bytes:
-    """The table's key of a user's key."""
-    return USER + key
-
-
-def claim_key(identifier: bytes) -> bytes:
-    """The table's key of the record that claims an identifier."""
-    return CLAIM + identifier
-
-
-class Phase(Enum):
-    """What a node is doing."""
-
-    LEECHING = "leeching"
-    JOINING = "joining"
-    JOINED = "joined"
-    LEAVING = "leaving"
-    STOPPED = "stopped"
-
-
-@dataclass
-class Staged:
-    """Records that this node keeps ready for an epoch that it may open."""
-
-    epoch: Epoch  # in which they were taken
-    giver: Peer
-    records: dict[bytes, Record] = field(default_factory=dict)
-    base: Base | None = None  # once they are complete: the node promised to open with them
-
-
-@dataclass
-class Remembered:
-    """A peer to look for when the ring may have fallen apart."""
-
-    next_try: float = 0.0
-    pause: float = 0.0
+#: Seconds that a base is kept for those who still have to open with it.
+_RETIRED = 10.0
+#: Seconds that the order in which members are asked stays the same.
+_PREFERRED_FOR = 0.1
 
 
 class Core:
@@ -104,20 +65,28 @@ class Core:
         self.settings = settings
         self.rules = rules or RingRules(settings.successors)
         self.links: Links  # set once by Node
-        self.instance = rng.randbytes(16)
+        self.instance = rng.randbytes(16)  # renew()
         self.me = Peer(self.instance, to_bytes(0, settings.k), "", 0)  # Node, Membership
         self.phase = Phase.LEECHING  # Membership
         self.ring_id = b""  # Membership
+        self.replicas = 0  # Membership, Node: copies of a key in that ring; 0 while there is none
         self.pointers: Pointers | None = None  # Membership, Stabilizer
         self.make_steps: Callable[[], Steps] = Steps  # tests take a rule out
         self.steps = Steps()  # Stabilizer
         self.fingers: Fingers[Peer] = Fingers(0, settings.k)  # Membership, Stabilizer
         self.directory = Directory()  # learn(), Membership
-        self.acceptors: dict[int, Acceptor] = {}  # learn(), Handover, Membership
-        self.staged: dict[int, Staged] = {}  # learn(), Handover
-        self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer
+        self.acceptors: dict[int, Acceptor] = {}  # serve(), learn(), release(), Membership
+        self.staged: dict[int, Staged] = {}  # learn(), Takeover, Reconfigurer
+        #: bases of epochs that this node has no part in, and until when it keeps them for others
+        self.retired: dict[int, tuple[float, Staged]] = {}  # learn(), Maintenance
+        self.silent_since: dict[bytes, float] = {}  # Maintenance: members that do not answer
+        self.stamp = 0  # hear(): the Lamport clock of writes
+        self.counter = 1  # next_counter(): of ballots
+        self.found_differences = 0  # Checker: how often two members kept different records
+        self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
         self.discarded_keys = 0  # learn(), Maintenance: not told yet
-        self._asleep: dict[Deferred[None], IDelayedCall] = {}
+        self._sleeper = Sleeper(clock)
+        self._preferred: dict[int, tuple[Config, int, float, tuple[Peer, ...]]] = {}
         self.joined_changed: Callable[[], None] = lambda: None  # Node
 
     def debug(self, text: str, **details: object) -> None:
@@ -132,6 +101,11 @@ class Core:
         k = self.settings.k
         preferred = node_identifier(host, port, self.settings.network, k)
         self.me = Peer(self.instance, to_bytes(preferred, k), host, port)
+
+    def renew(self) -> None:
+        """Be another instance: what the present one had promised is forgotten (rule 6)."""
+        self.instance = self.rng.randbytes(16)
+        self.me = Peer(self.instance, self.me.identifier, self.me.host, self.me.port)
 
     def partition(self, key: bytes) -> int:
         """The partition of a table key.
@@ -198,6 +172,7 @@ class Core:
             not self.member,
             self.fresh,
             self.me,
+            self.replicas if ring else settings.replicas or 0,
         )
 
     # -- peers
@@ -276,44 +251,140 @@ class Core:
         partition = config.partition
         mine = self.acceptors.get(partition)
         if mine is not None and mine.config.epoch < config.epoch:
-            del self.acceptors[partition]
-            newer_era = mine.config.epoch.era_name < config.epoch.era_name
-            if newer_era and mine.keys and not config.has(self.instance):
-                self.discarded_keys += mine.keys
+            self._outdated(mine, config)
         staged = self.staged.get(partition)
-        if staged is not None and staged.epoch.following() <= config.epoch:
-            del self.staged[partition]
+        if staged is not None and not config.has(self.instance):
+            if staged.epoch.following() <= config.epoch:
+                del self.staged[partition]
+            if staged.epoch.following() == config.epoch and staged.successor is not None:
+                until = self.clock.seconds() + _RETIRED
+                self.retired[partition] = (until, staged)
+        if config.has(self.instance):
+            self.joined_changed()
         return True
+
+    def _outdated(self, mine: Acceptor, config: Config) -> None:
+        """A newer epoch of a partition is known than the one that is open here.
+
+        The one before it only stops, and is kept with its vote: as long as no quorum is known to
+        have opened the next one, the votes tell which base was agreed (see :meth:`release`).
+        """
+        epoch, partition = mine.config.epoch, config.partition
+        if epoch.following() == config.epoch:
+            if not mine.wedged:
+                mine.wedge(epoch, Ballot(epoch, 0, b""))
+            return
+        del self.acceptors[partition]
+        if config.has(self.instance):  # a beginning for what is to be caught up with
+            self.staged.setdefault(partition, Staged(epoch, dict(mine.live_records())))
+        elif epoch.era_name < config.epoch.era_name:
+            self.discarded_keys += mine.keys
+
+    def release(self, config: Config) -> None:
+        """An epoch is open at a quorum of its members: the one before is not needed any more."""
+        mine = self.acceptors.get(config.partition)
+        if mine is not None and mine.config.epoch < config.epoch and not config.has(self.instance):
+            del self.acceptors[config.partition]
 
     def serve(self, successor: Successor, records: dict[bytes, Record]) -> None:
         """Open an epoch: this node keeps the partition from now on."""
         config, purged = successor.config, successor.purged
         self.learn(config)
-        self.acceptors[config.partition] = Acceptor(
+        self.staged.pop(config.partition, None)
+        self.acceptors[config.partition] = acceptor = Acceptor(
             config, records.items(), visible=USER, purged=purged
         )
+        self.hear(acceptor.stamp)
+
+    def behind(self) -> list[Config]:
+        """The configurations that this node is a member of, and has not opened."""
+        return [
+            config
+            for config in self.directory
+            if config.has(self.instance)
+            and (
+                (mine := self.acceptors.get(config.partition)) is None
+                or mine.config.epoch < config.epoch
+            )
+        ]
+
+    # -- clocks of the table
+
+    def hear(self, stamp: int) -> None:
+        """A stamp was heard of: what is written later gets a higher one."""
+        if stamp > self.stamp:
+            self.stamp = min(stamp, MOST_STAMP)
+
+    def next_counter(self, heard: int = 0) -> int:
+        """A counter for a ballot of this node, higher than its own ones and that."""
+        self.counter = max(self.counter, heard) + 1
+        return self.counter
+
+    # -- members
+
+    def usable(self, peer: Peer) -> bool:
+        """May it be asked: is it connected and heard of lately, or was it not tried in vain?"""
+        if peer.instance == self.instance:
+            return True
+        link = self.links.get(peer.instance)
+        if link is None:
+            return not self.links.failed_lately(peer)
+        silence: float = self.clock.seconds() - link.heard_at
+        return silence < self.settings.suspect_after
+
+    def preferred(self, config: Config) -> tuple[Peer, ...]:
+        """A config's members: those that may be asked first, both in the group's order."""
+        if len(config.members) == 1:
+            return config.members
+        now = self.clock.seconds()
+        known = self._preferred.get(config.partition)
+        if known is not None:
+            same, changes, until, members = known
+            if same is config and changes == self.links.changes and now < until:
+                return members
+        usable = [self.usable(peer) for peer in config.members]
+        members = config.members
+        if not all(usable):
+            members = tuple(
+                [peer for peer, good in zip(members, usable, strict=True) if good]
+                + [peer for peer, good in zip(members, usable, strict=True) if not good]
+            )
+        until = now + _PREFERRED_FOR
+        self._preferred[config.partition] = (config, self.links.changes, until, members)
+        return members
+
+    def replaced(self, peer: Peer) -> bool:
+        """Does another instance answer at its address?  Then its memory is gone for good."""
+        return peer.instance != self.instance and any(
+            link.peer.address == peer.address and link.peer.instance != peer.instance
+            for link in self.links
+        )
+
+    def needed(self, config: Config) -> int:
+        """How many members of a group decide.
+
+        Of two, one is enough once the memory of the other is proven gone: all that was
+        acknowledged is with the one.
+        """
+        if len(config.members) == 2 and any(map(self.replaced, config.members)):
+            return 1
+        return config.quorum
+
+    def dead(self, peer: Peer) -> bool:
+        """Was it silent for so long that it is to be replaced?"""
+        since = self.silent_since.get(peer.instance)
+        return since is not None and self.clock.seconds() - since >= self.settings.evict_after
 
     # -- time
 
     def sleep(self, seconds: float) -> Deferred[None]:
         """Fires after that long; can be cancelled, and fails if the node stops meanwhile."""
-        deferred: Deferred[None] = Deferred(self._awake)
-        self._asleep[deferred] = self.clock.callLater(seconds, self._wake, deferred)
-        return deferred
-
-    def _wake(self, deferred: Deferred[None]) -> None:
-        del self._asleep[deferred]
-        deferred.callback(None)
-
-    def _awake(self, deferred: Deferred[None]) -> None:
-        self._asleep.pop(deferred).cancel()
+        return self._sleeper.sleep(seconds)
 
     def stop(self) -> None:
         """Nothing is waited for any more."""
         self.phase = Phase.STOPPED
-        for deferred in list(self._asleep):
-            self._awake(deferred)
-            deferred.errback(NotConnected("this node was stopped"))
+        self._sleeper.stop()
 
     def jittered(self, seconds: float) -> float:
         """About that long."""

@@ -20,7 +20,7 @@ from .core import Core
 __all__ = ["Finder"]
 
 #: Configurations in one answer.
-_MOST_CONFIGS = 1024
+_MOST_CONFIGS = 256
 
 
 class Finder:

@@ -5,30 +5,33 @@ Owns the way from a request to the acceptor of its partition.  Nothing here wait
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..table.acceptor import Acceptor
+from ..table.acceptor import Acceptor, NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
-from ..table.proposer import Outcome, Write, write_alone
+from ..table.group import Ballot, Epoch, Record
 from ..wire.messages import (
+    Accept,
+    Accepted,
     Count,
     Counted,
     Declined,
     Page,
+    Prepare,
+    Promised,
     Read,
     ReadMany,
     Reply,
-    Request,
+    SomeAccepted,
+    SomePromised,
     SomeValues,
-    SomeWritten,
     Value,
     Values,
+    Version,
+    Versioned,
+    Want,
     Window,
-    WriteMany,
-    WriteOne,
-    Written,
-    WrittenMany,
     WrongEpoch,
 )
 from .core import USER, Core
@@ -36,8 +39,10 @@ from .core import USER, Core
 __all__ = ["Keeper"]
 
 
-#: About what a refusal takes in a message.
-_REFUSAL_BYTES = 96
+#: About what these take in a message: a ballot, a number, a promise without its value.
+_BALLOT_BYTES = 32
+_NUMBER_BYTES = 16
+_PROMISE_BYTES = 96
 
 
 class Keeper:
@@ -48,16 +53,51 @@ class Keeper:
         #: what answers which request
         self.handlers: dict[type, Callable[[Any], Reply]] = {
             Read: self.read,
-            WriteOne: self.write,
             ReadMany: self.read_many,
-            WriteMany: self.write_many,
+            Prepare: self.prepare,
+            Accept: self.accept,
             Count: self.count,
             Page: self.page,
         }
 
-    def answer(self, request: Request) -> Reply:
-        """A request of this node to itself."""
-        return self.handlers[type(request)](request)
+    # -- which acceptor
+
+    def wrong_epoch(self, partition: int, *, wedged: bool = False) -> WrongEpoch:
+        """Why a partition is not served in an epoch, and the newest configuration known."""
+        config = self._core.directory.get(partition)
+        if config is not None and config.has(self._core.instance):
+            mine = self._core.acceptors.get(partition)
+            wedged = wedged or mine is None or mine.config.epoch < config.epoch
+        return WrongEpoch(config, wedged)
+
+    def _acceptor(self, key: bytes) -> Acceptor | Declined | WrongEpoch:
+        """The acceptor of a key's partition, or why there is none here."""
+        try:
+            partition = self._core.partition(key)
+        except ValueError as error:
+            return Declined(str(error))
+        acceptor = self._core.acceptors.get(partition)
+        return acceptor if acceptor is not None else self.wrong_epoch(partition)
+
+    def _of(self, partition: int, epoch: Epoch) -> Acceptor | WrongEpoch:
+        """The acceptor that serves a partition in this epoch, or why there is none here."""
+        acceptor = self._core.acceptors.get(partition)
+        if acceptor is None:
+            return self.wrong_epoch(partition)
+        try:
+            acceptor.check(epoch)
+        except EpochRefused as refusal:
+            return self.wrong_epoch(partition, wedged=refusal.wedged)
+        return acceptor
+
+    def _belong(self, partition: int, items: Sequence[tuple[bytes, object]]) -> bool:
+        """Is the first of these keys, and so all of them, of that partition?"""
+        try:
+            return all(self._core.partition(key) == partition for key, _ in items[:1])
+        except ValueError:
+            return False
+
+    # -- reading
 
     def read(self, request: Read) -> Reply:
         """A peer reads a key of this node."""
@@ -67,126 +107,149 @@ class Keeper:
         try:
             record = acceptor.read(request.epoch, request.key)
         except EpochRefused as refusal:
-            return self._wrong_epoch(acceptor, refusal)
-        return Value(None if record is None else record.value)
-
-    def write(self, request: WriteOne) -> Reply:
-        """A peer writes a key of this node."""
-        write = request.write
-        if write.value is not None and len(write.value) > self._core.settings.max_value:
-            return Declined("the value is too large")
-        acceptor = self._acceptor(write.key)
-        if not isinstance(acceptor, Acceptor):
-            return acceptor
-        try:
-            acceptor.check(request.epoch)
-            return Written(write_alone(acceptor, self._core.instance, write))
-        except EpochRefused as refusal:
-            return self._wrong_epoch(acceptor, refusal)
-
-    def _wrong_epoch(self, acceptor: Acceptor, refusal: EpochRefused) -> WrongEpoch:
-        return WrongEpoch(self._core.directory.get(acceptor.config.partition), refusal.wedged)
-
-    def _acceptor(self, key: bytes) -> Acceptor | Declined | WrongEpoch:
-        """The acceptor of a key's partition, or why there is none here."""
-        try:
-            partition = self._core.partition(key)
-        except ValueError as error:
-            return Declined(str(error))
-        acceptor = self._core.acceptors.get(partition)
-        if acceptor is not None:
-            return acceptor
-        config = self._core.directory.get(partition)
-        mine = config is not None and config.has(self._core.instance)
-        return WrongEpoch(None if mine else config, mine)
+            return self.wrong_epoch(acceptor.config.partition, wedged=refusal.wedged)
+        want = request.want
+        if want is Want.BALLOT:
+            return Version(None if record is None else record.ballot)
+        if want is Want.VALUE:
+            return Value(None if record is None else record.value)
+        return Versioned(None, None) if record is None else Versioned(record.value, record.ballot)
 
     def read_many(self, request: ReadMany) -> Reply:
-        """Values, as many as fit one message; the asker comes again for the rest."""
+        """Values or ballots, as many as fit one message; the asker comes again for the rest."""
         room = self._core.settings.page_bytes
+        want = request.want
         parts: list[SomeValues | WrongEpoch] = []
         for epoch, keys in request.parts:
+            acceptor = self._acceptor(keys[0]) if keys else Declined("a part without keys")
+            if isinstance(acceptor, Acceptor):
+                try:
+                    acceptor.check(epoch)
+                except EpochRefused as refusal:
+                    partition = acceptor.config.partition
+                    acceptor = self.wrong_epoch(partition, wedged=refusal.wedged)
+            if isinstance(acceptor, Declined):
+                return acceptor
+            if isinstance(acceptor, WrongEpoch):
+                room -= _refusal_bytes(acceptor)
+                parts.append(acceptor if room > 0 else WrongEpoch(None, True))
+                continue
             values: list[bytes | None] = []
-            refused: WrongEpoch | None = None
+            ballots: list[Ballot | None] = []
             for key in keys:
                 if room <= 0:
                     break
-                reply = self.read(Read(epoch, key))
-                if isinstance(reply, WrongEpoch):
-                    refused = reply
-                    room -= _REFUSAL_BYTES
-                    break
-                if not isinstance(reply, Value):
-                    return reply
-                values.append(reply.value)
-                room -= len(reply.value or b"") + 8
-            parts.append(
-                refused if refused is not None and not values else SomeValues(tuple(values))
-            )
+                record = acceptor.get(key)
+                if want is not Want.BALLOT:
+                    value = None if record is None else record.value
+                    values.append(value)
+                    room -= 8 if value is None else len(value) + 8
+                if want is not Want.VALUE:
+                    ballots.append(None if record is None else record.ballot)
+                    room -= _BALLOT_BYTES
+            parts.append(SomeValues(tuple(values), tuple(ballots)))
         return Values(tuple(parts))
-
-    def write_many(self, request: WriteMany) -> Reply:
-        """Writes, part by part."""
-        parts: list[SomeWritten | WrongEpoch] = []
-        for epoch, writes in request.parts:
-            outcomes: list[Outcome] = []
-            refused: Reply | None = None
-            for write in writes:
-                reply = self.write(WriteOne(epoch, write))
-                if not isinstance(reply, Written):
-                    refused = reply
-                    break
-                outcomes.append(reply.outcome)
-            if isinstance(refused, Declined):
-                return refused
-            if isinstance(refused, WrongEpoch) and not outcomes:
-                parts.append(refused)
-            else:
-                parts.append(SomeWritten(tuple(outcomes)))
-        return WrittenMany(tuple(parts))
 
     def count(self, request: Count) -> Reply:
         """How many keys each of these partitions has."""
         parts: list[int | WrongEpoch] = []
         room = self._core.settings.page_bytes
         for partition, epoch in request.parts:
-            acceptor = self._core.acceptors.get(partition)
-            room -= _REFUSAL_BYTES
-            if room <= 0:
+            acceptor = self._of(partition, epoch)
+            room -= _refusal_bytes(acceptor) if isinstance(acceptor, WrongEpoch) else _NUMBER_BYTES
+            if room < 0:
                 parts.append(WrongEpoch(None, True))  # too much was asked: come again
-            elif acceptor is None or acceptor.config.epoch != epoch:
-                parts.append(WrongEpoch(self._core.directory.get(partition), False))
-            elif acceptor.wedged:
-                parts.append(WrongEpoch(None, True))
+            elif isinstance(acceptor, WrongEpoch):
+                parts.append(acceptor)
             else:
                 parts.append(acceptor.keys)
         return Counted(tuple(parts))
 
     def page(self, request: Page) -> Reply:
-        """Some keys in order, with their values if asked for."""
-        core = self._core
-        acceptor = core.acceptors.get(request.partition)
-        if acceptor is None:
-            return WrongEpoch(core.directory.get(request.partition), False)
+        """Some keys in order, deleted ones too, with their values if asked for."""
+        acceptor = self._of(request.partition, request.epoch)
+        if isinstance(acceptor, WrongEpoch):
+            return acceptor
         keys: list[bytes] = []
-        values: list[bytes] = []
-        room = core.settings.page_bytes
-        most = min(request.most, core.settings.page_keys)
-        try:
-            for key in acceptor.page(request.epoch, request.after, USER):
-                if room <= 0 or len(keys) == most:
-                    return Window(tuple(keys), tuple(values), True)
-                keys.append(key)
-                room -= len(key) + 8
-                if request.values:
-                    record = acceptor.get(key)
-                    value = (record.value if record is not None else None) or b""
-                    values.append(value)
-                    room -= len(value)
-        except EpochRefused as refusal:
-            return self._wrong_epoch(acceptor, refusal)
-        return Window(tuple(keys), tuple(values), False)
+        ballots: list[Ballot] = []
+        values: list[bytes | None] = []
+        alive = bytearray()
+        settings = self._core.settings
+        room, most = settings.page_bytes, min(request.most, settings.page_keys)
+        more = False
+        for key, record in acceptor.page(request.epoch, request.after, USER):
+            if room <= 0 or len(keys) == most:
+                more = True
+                break
+            keys.append(key)
+            ballots.append(record.ballot)
+            alive.append(record.value is not None)
+            room -= len(key) + _BALLOT_BYTES + 8
+            if request.values:
+                values.append(record.value)
+                room -= len(record.value or b"")
+        return Window(tuple(keys), tuple(ballots), tuple(values), bytes(alive), more)
 
-    def write_here(self, write: Write) -> None:
-        """Write a key that this node certainly keeps."""
-        acceptor = self._core.acceptors[self._core.partition(write.key)]
-        write_alone(acceptor, self._core.instance, write)
+    # -- CASPaxos
+
+    def prepare(self, request: Prepare) -> Reply:
+        """PREPARE for some keys, as many as the answers fit one message."""
+        core = self._core
+        room = core.settings.page_bytes
+        parts: list[SomePromised | WrongEpoch] = []
+        for partition, epoch, items in request.parts:
+            acceptor = self._of(partition, epoch)
+            if isinstance(acceptor, WrongEpoch):
+                parts.append(acceptor)
+                continue
+            records: list[Record | None] = []
+            refused: list[tuple[int, Ballot]] = []
+            if not self._belong(partition, items):
+                return Declined(f"a key does not belong to partition {partition}")
+            for place, (key, ballot) in enumerate(items):
+                if room <= 0:
+                    break
+                room -= _PROMISE_BYTES
+                record: Record | None = None
+                try:
+                    record = acceptor.prepare(epoch, ballot, key)
+                except NotPromised as refusal:
+                    refused.append((place, refusal.promised))
+                records.append(record)
+                if record is not None and record.value is not None:
+                    room -= len(record.value)
+            parts.append(SomePromised(acceptor.purged, tuple(records), tuple(refused)))
+        return Promised(tuple(parts))
+
+    def accept(self, request: Accept) -> Reply:
+        """ACCEPT for some keys."""
+        core = self._core
+        most = core.settings.max_value
+        parts: list[SomeAccepted | WrongEpoch] = []
+        for partition, epoch, items in request.parts:
+            acceptor = self._of(partition, epoch)
+            if isinstance(acceptor, WrongEpoch):
+                parts.append(acceptor)
+                continue
+            if not self._belong(partition, items):
+                return Declined(f"a key does not belong to partition {partition}")
+            refused: list[tuple[int, Ballot]] = []
+            for place, (key, record) in enumerate(items):
+                if record.value is not None and len(record.value) > most:
+                    return Declined("the value is too large")
+                try:
+                    acceptor.accept(epoch, key, record)
+                except NotPromised as refusal:
+                    refused.append((place, refusal.promised))
+            core.hear(acceptor.stamp)
+            parts.append(SomeAccepted(tuple(refused)) if refused else _ALL_ACCEPTED)
+        return Accepted(tuple(parts))
+
+
+def _refusal_bytes(refusal: WrongEpoch) -> int:
+    """About what it takes in a message."""
+    members = refusal.config.members if refusal.config is not None else ()
+    return 64 + sum(48 + len(peer.host) for peer in members)
+
+
+_ALL_ACCEPTED = SomeAccepted()

@@ -1,13 +1,15 @@
 """What a node does by itself, round by round (floor 2).
 
 Owns the one timer of a node.  A round keeps the ring's pointers right, and the next one follows
-about a second later, or at once if something changed.  Chores (moving keys, looking for lost peers,
-checking the claim) may take longer: they run beside the rounds, one set of them at a time.  Both
-catch and log what goes wrong.
+about a second later, or at once if something changed.  Chores (moving partitions, catching up,
+looking for lost peers) may take longer: they run beside the rounds and each other, each once at a
+time.  What goes wrong is caught and logged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,13 +19,16 @@ from twisted.python.failure import Failure
 
 from ..base import Peer
 from ..errors import ChordError
+from .checker import Checker
 from .claims import Claims
 from .core import Core, Phase
+from .fellows import Fellows
 from .finder import Finder
-from .handover import Handover
 from .healer import Healer
 from .membership import Membership
+from .reconfigurer import Reconfigurer
 from .stabilizer import Stabilizer
+from .takeover import Takeover
 
 __all__ = ["Maintenance"]
 
@@ -48,7 +53,10 @@ class Maintenance:
         finder: Finder,
         claims: Claims,
         stabilizer: Stabilizer,
-        handover: Handover,
+        fellows: Fellows,
+        reconfigurer: Reconfigurer,
+        takeover: Takeover,
+        checker: Checker,
         healer: Healer,
         membership: Membership,
     ) -> None:
@@ -56,15 +64,19 @@ class Maintenance:
         self._finder = finder
         self._claims = claims
         self._stabilizer = stabilizer
-        self._handover = handover
+        self._fellows = fellows
+        self._reconfigurer = reconfigurer
+        self._takeover = takeover
+        self._checker = checker
         self._healer = healer
         self._membership = membership
         self._timer: IDelayedCall | None = None
         self._under_way: Deferred[None] | None = None
-        self._chores: Deferred[None] | None = None
+        self._chores: dict[Callable[[], Coroutine[Any, Any, None]], Deferred[None]] = {}
         self._kicked = False
         self._round = 0
         self._told: tuple[Peer | None, Peer | None] | None = None
+        self._told_of_two = False
 
     def start(self) -> None:
         """Begin with the rounds."""
@@ -74,7 +86,7 @@ class Maintenance:
         """No more rounds and chores; those under way are cancelled."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        for under_way in (self._under_way, self._chores):
+        for under_way in (self._under_way, *self._chores.values()):
             if under_way is not None:
                 under_way.cancel()
 
@@ -103,12 +115,13 @@ class Maintenance:
         self._schedule(_SOON if self._kicked else self._core.settings.stabilize_interval)
 
     def _begin_chores(self) -> None:
-        if self._chores is None:
-            chores = self._chores = Deferred.fromCoroutine(self._do_chores())
-            chores.addBoth(self._chores_ended)
+        for chore in (self._keep_ring, self._move, self._takeover.catch_up, self._checker.check):
+            if chore not in self._chores:
+                under_way = self._chores[chore] = Deferred.fromCoroutine(chore())
+                under_way.addBoth(partial(self._chore_ended, chore))
 
-    def _chores_ended(self, result: Any) -> None:
-        self._chores = None
+    def _chore_ended(self, chore: Callable[[], Coroutine[Any, Any, None]], result: Any) -> None:
+        del self._chores[chore]
         self._report(result)
 
     def _report(self, result: Any) -> None:
@@ -135,7 +148,10 @@ class Maintenance:
         before = core.pointers
         await self._stabilizer.stabilize()
         await self._stabilizer.fix_fingers()
+        self._fellows.look()
+        self._takeover.tidy()
         self._tell_neighbours()
+        self._tell_of_two()
         if core.pointers != before:
             self._kicked = True
         self._begin_chores()
@@ -157,15 +173,33 @@ class Maintenance:
         else:
             self.log.info("Neighbours: {before} before, {after} after.", before=before, after=after)
 
-    async def _do_chores(self) -> None:
-        core = self._core
+    def _tell_of_two(self) -> None:
+        """A ring of two promises less than its number of copies: once for each time it is one."""
+        core, pointers = self._core, self._core.pointers
+        two = (
+            core.replicas > 1
+            and pointers is not None
+            and pointers.predecessor is not None
+            and pointers.successors == (pointers.predecessor,)
+        )
+        if two and not self._told_of_two:
+            self.log.info(
+                "Two nodes keep two copies: this ring survives no crash before a third one joins."
+            )
+        self._told_of_two = two
+
+    async def _keep_ring(self) -> None:
         if await self._healer.round():
             self.kick()
-        if core.phase is Phase.JOINED:
-            await self._handover.rebalance()
-            self._handover.drop_tombstones()
-        if self._round % _CLAIM_EVERY == 0 and not await self._claims.check_claim():
-            await self._lost_identifier()
+        if self._round % _CLAIM_EVERY == 0:
+            if not await self._claims.check_claim():
+                await self._lost_identifier()
+            await self._claims.free_replaced()
+
+    async def _move(self) -> None:
+        if self._core.phase is Phase.JOINED:
+            await self._reconfigurer.rebalance()
+            await self._reconfigurer.drop_tombstones()
 
     async def _leeching_round(self) -> None:
         """A node that keeps nothing stays in touch with the ring, or looks for it."""

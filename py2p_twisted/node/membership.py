@@ -10,18 +10,21 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from ..base import Peer, count_of
+from ..base import count_of
 from ..errors import NotConnected, OperationTimeout, RingConflict, Unavailable
 from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
+from ..settings import DEFAULT_REPLICAS
+from ..table.digest import EMPTY_BASE
 from ..table.directory import Directory
-from ..table.group import EMPTY_BASE, FIRST_EPOCH, Config, Successor
-from ..wire.messages import Done, Leaving, State
+from ..table.group import FIRST_EPOCH, Config, Successor
+from ..wire.messages import Done, Leaving, Ping, State
 from .claims import Claims
 from .core import Core, Phase
 from .finder import Finder
-from .handover import Handover
-from .keeper import Keeper
+from .gather import gather
+from .proposals import Proposals
+from .reconfigurer import Reconfigurer
 from .stabilizer import Stabilizer
 from .takeover import Takeover
 
@@ -29,7 +32,7 @@ __all__ = ["Membership"]
 
 #: Seconds that a joiner looks for its place behind a member.
 _JOIN_TIMEOUT = 30.0
-#: Seconds to wait for somebody to stay, when everybody else is leaving too.
+#: Seconds to wait for somebody to stay, when everybody else is leaving too, or nobody is known.
 _ALL_LEAVING = 1.0
 
 
@@ -40,19 +43,19 @@ class Membership:
         self,
         core: Core,
         finder: Finder,
-        keeper: Keeper,
+        proposals: Proposals,
         claims: Claims,
         takeover: Takeover,
-        handover: Handover,
+        reconfigurer: Reconfigurer,
         stabilizer: Stabilizer,
         announce: Callable[[], None],
     ) -> None:
         self._core = core
         self._finder = finder
-        self._keeper = keeper
+        self._proposals = proposals
         self._claims = claims
         self._takeover = takeover
-        self._handover = handover
+        self._reconfigurer = reconfigurer
         self._stabilizer = stabilizer
         self._announce = announce
         self._attempt = object()  # the join that may go on; an unjoin() puts an end to it
@@ -112,6 +115,7 @@ class Membership:
         """The first node: a ring id, and epoch 1 of every partition (rule 10)."""
         core = self._core
         core.ring_id = core.rng.randbytes(16)
+        core.replicas = core.settings.replicas or DEFAULT_REPLICAS
         core.directory = Directory()
         core.acceptors.clear()
         core.staged.clear()
@@ -120,7 +124,8 @@ class Membership:
             core.serve(Successor(config, EMPTY_BASE, FIRST_EPOCH), {})
         self._become_member(Pointers(core.me))
         claim = self._claims.claim_of(core.me, None)
-        self._keeper.write_here(claim)
+        partition = core.partition(claim.key)
+        self._proposals.write(core.acceptors[partition].config, claim, lambda _: None)
         core.log.info(
             "Founded ring {ring} with k={k}: this node is {me}.",
             ring=core.ring_name,
@@ -143,7 +148,11 @@ class Membership:
         core.pointers = None
         self._stabilizer.stop()
         core.phase = Phase.LEECHING
-        await self.join()
+        try:
+            await self.join()
+        finally:
+            if core.pointers is None:
+                self._announce()  # the groups that it is a member of go on without it
 
     async def _enter(self, attempt: object) -> None:
         core = self._core
@@ -207,7 +216,7 @@ class Membership:
             # A node that was cut off seems to be alone; its part would be lost to the others.
             others = any(peer.instance != core.instance for peer in core.directory.members())
             if not done and not discard and (core.keys or others):
-                why = self._handover.refusal or "the others cannot be reached"
+                why = self._reconfigurer.refusal or "the others cannot be reached"
                 raise Unavailable(
                     f"this node keeps {count_of(core.keys, 'key')} and no other node takes its "
                     f"part of the ring over: {why if others else 'it is the last one'}; "
@@ -218,45 +227,53 @@ class Membership:
                 core.phase = Phase.JOINED
         await self._depart()
         core.log.info("Left ring {ring}.", ring=core.ring_name)
-        if not done and not others:
-            core.ring_id = b""  # nobody keeps anything of that ring: it is no more
+        if not done and others:
+            await self._begin_anew()
+        elif not done:
+            core.ring_id, core.replicas = b"", 0  # nobody keeps anything of it: it is no more
+
+    async def _begin_anew(self) -> None:
+        """Be another instance: the one that was still counts in groups whose data it gave up."""
+        core = self._core
+        linked = [link.peer for link in core.ring_links()]
+        core.renew()
+        for link in core.links:
+            link.close()
+        for peer in linked[:2]:
+            await core.try_ask(peer, Ping(), Done)
 
     async def _hand_over(self, deadline: float) -> bool:
         """Give everything to others, and the identifier back; True if nothing is left."""
         core = self._core
         while True:
-            done = await self._handover.leave_to(await self._heirs())
+            done = await self._reconfigurer.hand_over()
             if done and not self._takeover.promised:
                 await self._claims.free(core.me.id)
                 if not core.acceptors and not self._takeover.promised:
                     return True
             alone = core.pointers is None or core.pointers.alone
-            if alone or core.clock.seconds() > deadline:
+            joining = alone and await self._somebody_joined()
+            if (alone and not joining) or core.clock.seconds() > deadline:
                 return False
-            if self._handover.all_leaving:
+            if joining or self._reconfigurer.all_leaving:
                 deadline = min(deadline, core.clock.seconds() + _ALL_LEAVING)
             await core.sleep(core.jittered(0.1))
 
-    async def _heirs(self) -> list[Peer]:
-        """Who may take over, the most suitable first."""
+    async def _somebody_joined(self) -> bool:
+        """Is somebody in the ring who did not tell its place yet?"""
         core = self._core
-        pointers = core.pointers
-        if pointers is None:
-            return []
-        heirs = {peer.instance: peer for peer in pointers.successors}
-        if pointers.predecessor is not None:
-            heirs.setdefault(pointers.predecessor.instance, pointers.predecessor)
-        for link in core.ring_links():
-            heirs.setdefault(link.peer.instance, link.peer)
-        return [peer for peer in heirs.values() if core.links.get(peer.instance) or len(heirs) < 4]
+        if not any(core.ring_links()):  # who has just joined said so before it answers
+            pings = {link.peer: Ping() for link in core.links}
+            await gather(core, pings, lambda _, __: None, lambda: False, _ALL_LEAVING)
+        return any(core.ring_links())
 
     async def _depart(self) -> None:
         """Stop being a member, and tell the neighbours."""
         core = self._core
         pointers = core.pointers
-        ring_id = core.ring_id
+        ring = core.ring_id, core.replicas
         self.forget_ring()
-        core.ring_id = ring_id
+        core.ring_id, core.replicas = ring
         self._announce()
         if pointers is None:
             return
@@ -267,11 +284,12 @@ class Membership:
             await core.try_ask(peer, Leaving(pointers.me), Done)
 
     def forget_ring(self) -> None:
-        """Drop all that belongs to a ring: pointers, partitions and its id."""
+        """Drop all that belongs to a ring: pointers, partitions, its id and number of copies."""
         core = self._core
         core.pointers = None
         core.phase = Phase.LEECHING
-        core.ring_id = b""
+        core.ring_id, core.replicas = b"", 0
         core.acceptors.clear()
         core.staged.clear()
+        core.retired.clear()
         self._stabilizer.stop()

@@ -17,16 +17,20 @@ from twisted.python.failure import Failure
 from ..base import show_address
 from ..errors import ChordError, PeerUnreachable, RingConflict
 from ..ring.ring import RingRules
-from ..settings import Settings
+from ..settings import OFFERED_REPLICAS, Settings
 from ..wire.endpoints import Endpoints
 from ..wire.link import Link
 from ..wire.links import Links
 from ..wire.messages import (
+    Choose,
     Declined,
     Done,
+    Fetch,
     FindSuccessor,
     GetConfig,
     GetConfigs,
+    GetDifference,
+    GetDigests,
     GetState,
     Hello,
     Learn,
@@ -34,30 +38,49 @@ from ..wire.messages import (
     Notify,
     Open,
     Ping,
+    Prefetch,
     Recover,
     Reply,
     Request,
-    Stage,
+    Survey,
     TakeEra,
+    Wedge,
 )
 from .bulk import Bulk
+from .checker import Checker
 from .claims import Claims
+from .copies import disagreement
 from .core import Core, Phase
+from .fellows import Fellows
 from .finder import Finder
-from .handover import Handover
 from .healer import Healer
 from .keeper import Keeper
 from .maintenance import Maintenance
 from .membership import Membership
 from .operations import Operations
+from .proposals import Proposals
+from .reconfigurer import Reconfigurer
 from .recovery import Recovery
 from .stabilizer import Stabilizer
+from .sync import Sync
 from .takeover import Takeover
+from .walk import Walk
 
 __all__ = ["Node"]
 
 #: What a node that keeps nothing has no business to ask.
-_OF_MEMBERS = (Learn, Stage, Open, TakeEra)
+_OF_MEMBERS = (
+    Learn,
+    GetDigests,
+    GetDifference,
+    Prefetch,
+    Wedge,
+    Fetch,
+    Choose,
+    Open,
+    TakeEra,
+    Survey,
+)
 
 
 class Node:
@@ -85,20 +108,24 @@ class Node:
         core.links = self.links = Links(clock, settings, endpoints, self, security)
         self.finder = Finder(core)
         self.keeper = Keeper(core)
-        self.operations = Operations(core, self.finder, self.keeper)
-        self.bulk = Bulk(core, self.finder, self.operations)
+        self.proposals = Proposals(core, self.keeper)
+        self.operations = Operations(core, self.finder, self.keeper, self.proposals)
+        self.bulk = Bulk(core, self.finder, self.operations, self.proposals)
+        self.walk = Walk(core, self.finder, self.operations)
         self.stabilizer = Stabilizer(core, self.finder)
-        self.takeover = Takeover(core)
-        self.handover = Handover(core, self.finder)
-        self.recovery = Recovery(core, self.handover)
+        self.sync = sync = Sync(core)
+        fellows = Fellows(core)
+        self.takeover = Takeover(core, sync)
+        self.reconfigurer = Reconfigurer(core, self.finder, self.stabilizer, fellows, sync)
+        self.recovery = Recovery(core, sync, self.reconfigurer.spread)
         claims = Claims(core, self.operations)
         self.membership = Membership(
             core,
             self.finder,
-            self.keeper,
+            self.proposals,
             claims,
             self.takeover,
-            self.handover,
+            self.reconfigurer,
             self.stabilizer,
             self.announce,
         )
@@ -107,13 +134,16 @@ class Node:
             self.finder,
             claims,
             self.stabilizer,
-            self.handover,
+            fellows,
+            self.reconfigurer,
+            self.takeover,
+            Checker(core, sync),
             Healer(core, self.finder, self.stabilizer),
             self.membership,
         )
         core.joined_changed = self.maintenance.kick
         self._own = self._handler_table()
-        self._of_keys = self.keeper.handlers
+        self._of_keys = {**self.keeper.handlers, **self.proposals.handlers}
         self._tasks: set[Deferred[Any]] = set()
         self._yielding = False
 
@@ -136,6 +166,8 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         self.stabilizer.stop()
+        self.operations.stop()
+        self.proposals.stop()
         return self.links.stop()
 
     def spawn(self, coroutine: Any, what: str) -> None:
@@ -173,7 +205,13 @@ class Node:
             )
         if not core.valid(hello.peer):
             return PeerUnreachable(f"identifier {hello.peer.identifier.hex()} is none of this ring")
+        if hello.ring and hello.replicas not in OFFERED_REPLICAS:
+            return PeerUnreachable(f"there is no ring that keeps {hello.replicas} copies of a key")
         mine = core.hello()
+        gives_way = self._yields(mine, hello)
+        conflict = disagreement(mine, hello, core.settings.replicas, gives_way=gives_way)
+        if conflict is not None:
+            return conflict
         if not mine.ring or not hello.ring or mine.ring == hello.ring:
             return None
         if hello.leeching or self._yields(mine, hello) or self._yields(hello, mine):
@@ -218,7 +256,7 @@ class Node:
         if core.ring_id != link.hello.ring:
             core.directory.clear()
             self.finder.forget()
-        core.ring_id = link.hello.ring
+        core.ring_id, core.replicas = link.hello.ring, link.hello.replicas
         self.announce()
         self.spawn(self.finder.fetch_directory(link.peer), "fetching the directory")
         self.maintenance.kick()  # a leeching peer leads to members, which are dialled now
@@ -231,7 +269,7 @@ class Node:
             self.membership.forget_ring()
             core.directory.clear()
             self.finder.forget()
-            core.ring_id = link.hello.ring
+            core.ring_id, core.replicas = link.hello.ring, link.hello.replicas
             self.announce()
             await self.finder.fetch_directory(link.peer)
             await self.membership.join()
@@ -245,6 +283,9 @@ class Node:
             return
         pointers = core.pointers
         self.core.debug("connection lost: {error}", error=str(error))
+        if isinstance(error, RingConflict):
+            core.remembered.pop(link.peer.address, None)  # it is none of this ring
+            core.links.complain(link.peer.host, error)
         if pointers is None:
             if core.ring_id and not any(core.ring_links()):
                 self.maintenance.kick()
@@ -281,9 +322,15 @@ class Node:
             GetConfigs: lambda _, request: finder.answer_configs(request),
             GetConfig: lambda _, request: finder.answer_config(request),
             Learn: lambda _, request: takeover.answer_learn(request),
-            Stage: takeover.answer_stage,
+            GetDigests: lambda _, request: self.sync.answer_digests(request),
+            GetDifference: lambda _, request: self.sync.answer_difference(request),
+            Prefetch: takeover.answer_prefetch,
+            Wedge: lambda _, request: takeover.answer_wedge(request),
+            Fetch: takeover.answer_fetch,
+            Choose: lambda _, request: takeover.answer_choose(request),
             Open: lambda _, request: takeover.answer_open(request),
             TakeEra: lambda _, request: self.recovery.answer_take_era(request),
+            Survey: lambda _, request: self.recovery.answer_survey(request),
             Recover: lambda _, request: self.recovery.answer_recover(request),
         }
         return table

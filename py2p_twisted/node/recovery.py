@@ -1,30 +1,47 @@
 """Beginning a new era from what is left (floor 2).
 
-``recover(accept_data_loss=True)`` is for members that will never come back.  What is alive keeps
-its records and only counts a new era; what is gone begins empty, or with the frozen copy of a
-hand-over that was cut short.  A member of the old era that turns up later finds a higher era and
-discards what it had (:meth:`Core.learn`).
+``recover(accept_data_loss=True)`` is for members that will never come back.  Groups that have a
+quorum left go on as they are: what is dead among them is replaced in the ordinary way.  The others
+are re-formed: one of those who still keep the partition merges what all of them have and begins the
+new era alone; then the group grows again.  What nobody keeps begins empty.  A member of the old era
+that turns up later finds a higher era and discards what it had (:meth:`Core.learn`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred
 
+from ..base import Peer
 from ..errors import NotConnected, Unavailable
-from ..table.group import Config, Epoch, Successor, base_of
-from ..wire.messages import Declined, Recover, Recovered, Reply, TakeEra, TookEra
+from ..table.acceptor import NotPromised
+from ..table.digest import EMPTY_BASE, base_of
+from ..table.group import Ballot, Config, Epoch, Record, Successor
+from ..wire.messages import (
+    Declined,
+    Recover,
+    Recovered,
+    Reply,
+    Source,
+    Survey,
+    Surveyed,
+    TakeEra,
+    TookEra,
+)
 from .core import Core
-from .handover import Handover
+from .gather import gather
+from .sync import Copy, Mode, Sync, Want
 
 __all__ = ["Recovery", "RecoveryReport"]
 
-#: Seconds that a member may take to begin the era, and to recover the ring.
-_PATIENCE, _LONG_PATIENCE = 5.0, 60.0
-#: What was lost begins so high that it wins over a member that did begin the era, and whose answer
-#: was lost: two groups must never hold one epoch.
-_LOST_NUMBER = 1 << 40
+#: Seconds that a member may take to tell what it keeps, to begin the era, and to recover the ring.
+_PATIENCE, _LONG_PATIENCE, _LONGEST_PATIENCE = 5.0, 30.0, 60.0
+#: Seconds after which an epoch that has stopped, and did not go on, never will by itself.
+_MOVING = 5.0
+#: Members that are asked to re-form a partition, one after the other, before it counts as lost.
+_MOST_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -32,8 +49,10 @@ class RecoveryReport:
     """What a recovery did.
 
     :ivar era: the new era's counter.
-    :ivar kept: partitions whose member was alive and kept its records.
+    :ivar kept: partitions whose group has a quorum: nothing was lost.
+    :ivar reformed: partitions that were re-formed from less than a quorum.
     :ivar lost: partitions whose records are gone.
+    :ivar keys: how many keys the re-formed partitions have: each may have lost its last write.
     :ivar superseded: another recovery won at the same time; run it again if keys are missing.
     """
 
@@ -41,34 +60,119 @@ class RecoveryReport:
     kept: int
     lost: int
     superseded: bool = False
+    reformed: int = 0
+    keys: int = 0
+
+
+@dataclass
+class _Left:
+    """What is left of one partition: its newest epoch that somebody keeps, and who keeps it."""
+
+    config: Config
+    keepers: list[Peer] = field(default_factory=list)
+    stopped: int = 0  # how many of them have stopped
+
+    def stands(self) -> bool:
+        """Have so many stopped that nobody is served?"""
+        return len(self.keepers) - self.stopped < self.config.quorum
+
+    def still(self, later: _Left) -> bool:
+        """Did nothing happen meanwhile?"""
+        return self.stands() and later.stands() and self.config.epoch == later.config.epoch
+
+    def enough(self, newest: Config | None) -> bool:
+        """Can the group go on as it is?"""
+        if newest is not None and newest.epoch > self.config.epoch:
+            return False  # nobody is left of the epoch that followed
+        members = [peer for peer in self.keepers if self.config.has(peer.instance)]
+        return len(members) >= self.config.quorum
 
 
 class Recovery:
-    """Re-forms the groups of a ring that lost members."""
+    """Re-forms the groups of a ring that lost members.
 
-    def __init__(self, core: Core, handover: Handover) -> None:
+    :param spread: tells the ring of new configurations.
+    """
+
+    def __init__(self, core: Core, sync: Sync, spread: Callable[[list[Config]], None]) -> None:
         self._core = core
-        self._handover = handover
+        self._sync = sync
+        self._spread = spread
 
-    def answer_take_era(self, request: TakeEra) -> Reply:
-        """Begin the era in every partition that is kept here."""
-        if not Epoch(request.era, request.era_random, 1).plausible():
-            return Declined(f"era {request.era} cannot be")
-        return TookEra(tuple(self._take(request.era, request.era_random)))
+    # -- what members answer
 
-    def _take(self, era: int, era_random: int) -> list[Config]:
+    def answer_survey(self, _: Survey) -> Reply:
+        """What this node keeps."""
+        acceptors = self._core.acceptors.values()
+        return Surveyed(tuple((acceptor.config, acceptor.wedged) for acceptor in acceptors))
+
+    def answer_take_era(self, request: TakeEra) -> Reply | Deferred[Reply]:
+        """Begin the era in partitions that are kept here, with what the others have of them."""
+        for config, _ in request.parts:
+            mine = [peer.instance for peer in config.members] == [self._core.instance]
+            if not mine or not config.epoch.plausible():
+                return Declined(f"partition {config.partition} cannot begin that era here")
+        return Deferred.fromCoroutine(self._take_era(request))
+
+    async def _take_era(self, request: TakeEra) -> Reply:
         core = self._core
-        configs = []
-        for partition, acceptor in list(core.acceptors.items()):
-            if acceptor.config.epoch.era_name >= (era, era_random):
-                configs.append(acceptor.config)
+        copies: dict[int, Copy] = {}
+        wanted: dict[Peer, list[Want]] = {}
+        for config, sources in request.parts:
+            partition = config.partition
+            acceptor = core.acceptors.get(partition)
+            if acceptor is None or acceptor.config.epoch.era_name >= config.epoch.era_name:
                 continue
-            if acceptor.vote is not None:
-                continue  # decided to move; the frozen copy counts only if its new member is gone
-            config = Config(partition, Epoch(era, era_random, 1), (core.me,))
-            self._handover.reopen(acceptor, config)
-            configs.append(config)
-        return configs
+            epoch = acceptor.config.epoch
+            try:
+                ballot = acceptor.wedge_ballot or Ballot(epoch, 0, core.instance)
+                acceptor.wedge(epoch, ballot)
+            except NotPromised as error:  # cannot be: it is the ballot that stands
+                core.debug("{error}", error=str(error))
+                continue
+            copies[partition] = copy = Copy(dict(acceptor.records))
+            for source in sources:
+                if source.instance != core.instance:
+                    want = Want(partition, epoch, Source.EPOCH, copy)
+                    wanted.setdefault(source, []).append(want)
+        for source, wants in wanted.items():
+            await self._sync.pull(source, wants, Mode.MERGE)
+        configs: list[tuple[Config, int]] = []
+        for config, _ in request.parts:
+            partition = config.partition
+            found = copies.get(partition)
+            known = core.directory.get(partition)
+            if found is not None and (known is None or known.epoch < config.epoch):
+                self._begin(config, found.records)
+            acceptor = core.acceptors.get(partition)
+            if acceptor is not None and acceptor.config.epoch.era_name >= config.epoch.era_name:
+                configs.append((acceptor.config, acceptor.keys))
+        return TookEra(tuple(configs))
+
+    def _begin(self, config: Config, records: dict[bytes, Record]) -> None:
+        """Keep a partition alone, in a new era."""
+        live = {key: record for key, record in records.items() if record.value is not None}
+        self._core.serve(Successor(config, base_of(live.items()), config.epoch), live)
+
+    def answer_recover(self, request: Recover) -> Deferred[Reply]:
+        """A peer wants the ring to be recovered."""
+
+        async def answer() -> Reply:
+            if not self._core.member:
+                return Declined("not a member of the ring")
+            report = await self._recover()
+            return Recovered(
+                report.era,
+                report.kept,
+                report.reformed,
+                report.lost,
+                report.keys,
+                report.superseded,
+            )
+
+        return Deferred.fromCoroutine(answer())
+
+    # -- recovering
 
     async def recover(self) -> RecoveryReport:
         """Begin a new era; a node that keeps nothing has a member do it.
@@ -81,60 +185,128 @@ class Recovery:
         link = next(self._core.ring_links(), None)
         if link is None:
             raise NotConnected("this node knows no member of a ring: connect() to one first")
-        reply = await self._core.ask(link.peer, Recover(), _LONG_PATIENCE)
+        reply = await self._core.ask(link.peer, Recover(), _LONGEST_PATIENCE)
         if not isinstance(reply, Recovered):
             reason = reply.reason if isinstance(reply, Declined) else "it is busy"
             raise Unavailable(f"{link.peer} does not recover the ring: {reason}")
-        return RecoveryReport(reply.era, reply.kept, reply.lost, reply.superseded)
-
-    def answer_recover(self, request: Recover) -> Deferred[Reply]:
-        """A peer wants the ring to be recovered."""
-
-        async def answer() -> Reply:
-            if not self._core.member:
-                return Declined("not a member of the ring")
-            report = await self._recover()
-            return Recovered(report.era, report.kept, report.lost, report.superseded)
-
-        return Deferred.fromCoroutine(answer())
+        return RecoveryReport(
+            reply.era, reply.kept, reply.lost, reply.superseded, reply.reformed, reply.keys
+        )
 
     async def _recover(self) -> RecoveryReport:
         core = self._core
+        left = await self._survey()
+        if any(found.stands() for found in left.values()):  # it may only be moving
+            await core.sleep(_MOVING)
+            before, left = left, await self._survey()
+        else:
+            before = {}
         era = 1 + max((config.epoch.era for config in core.directory), default=0)
         era_random = core.rng.getrandbits(62)
-        kept = {config.partition: config for config in self._take(era, era_random)}
-        for peer in list(core.directory.members()):
-            if peer.instance == core.instance:
-                continue
-            reply = await core.try_ask(peer, TakeEra(era, era_random), TookEra, _PATIENCE)
-            for config in reply.configs if reply is not None else ():
-                core.learn(config)
-                kept[config.partition] = config
-        lost = self._open_lost(Epoch(era, era_random, _LOST_NUMBER), kept)
-        self._handover.spread([*kept.values(), *lost])
-        mine = (era, era_random)
-        superseded = any(config.epoch.era_name > mine for config in core.directory)
-        report = RecoveryReport(era, len(kept), len(lost), superseded)
+        broken = {
+            partition: found
+            for partition, found in left.items()
+            if not found.enough(core.directory.get(partition))
+            or (partition in before and before[partition].still(found))
+        }
+        taken: dict[int, tuple[Config, int]] = {}
+        for number in range(1, _MOST_TRIES + 1):
+            missing = [part for part in broken if part not in taken and broken[part].keepers]
+            if not missing:
+                break
+            await self._reform({part: broken[part] for part in missing}, taken,
+                               Epoch(era, era_random, number))  # fmt: skip
+        lost = [
+            part
+            for part in range(core.partitions)
+            if part not in taken and (part not in left or part in broken)
+        ]
+        empty = [self._open_empty(part, Epoch(era, era_random, _MOST_TRIES + 1)) for part in lost]
+        self._spread([config for config, _ in taken.values()] + empty)
+        newer = any(config.epoch.era_name > (era, era_random) for config in core.directory)
+        report = RecoveryReport(
+            era=era,
+            kept=len(left) - len(broken),
+            lost=len(lost),
+            superseded=newer,
+            reformed=len(taken),
+            keys=sum(keys for _, keys in taken.values()),
+        )
         core.log.warn(
-            "Recovered ring {ring} in era {era}: {kept} partitions kept, {lost} lost.",
+            "Recovered ring {ring} in era {era}: {kept} partitions kept, {reformed} re-formed with "
+            "{keys} keys that may have lost their last write, {lost} lost.",
             ring=core.ring_name,
             era=era,
             kept=report.kept,
+            reformed=report.reformed,
+            keys=report.keys,
             lost=report.lost,
         )
         return report
 
-    def _open_lost(self, epoch: Epoch, kept: dict[int, Config]) -> list[Config]:
+    async def _survey(self) -> dict[int, _Left]:
+        """Ask everybody what they keep."""
+        core = self._core
+        left: dict[int, _Left] = {}
+
+        def heard(peer: Peer, reply: Reply | None) -> None:
+            if not isinstance(reply, Surveyed):
+                return
+            for config, stopped in reply.parts:
+                if config.partition >= core.partitions:
+                    continue
+                known = left.get(config.partition)
+                if known is None or known.config.epoch < config.epoch:
+                    known = left[config.partition] = _Left(config)
+                if known.config.epoch == config.epoch:
+                    known.keepers.append(peer)
+                    known.stopped += stopped
+
+        heard(core.me, self.answer_survey(Survey()))
+        peers = {peer.instance: peer for peer in core.directory.members()}
+        peers.update((link.peer.instance, link.peer) for link in core.ring_links())
+        peers.pop(core.instance, None)
+        requests = {peer: Survey() for peer in peers.values()}
+        await gather(core, requests, heard, lambda: False, _PATIENCE)
+        return left
+
+    async def _reform(
+        self, broken: dict[int, _Left], taken: dict[int, tuple[Config, int]], epoch: Epoch
+    ) -> None:
+        """Have one keeper of each of these partitions begin the era; who fails is not asked again.
+
+        :param epoch: another one in every call: two groups must never hold one epoch.
+        """
+        core = self._core
+        parts: dict[Peer, list[tuple[Config, tuple[Peer, ...]]]] = {}
+        for partition, found in broken.items():
+            keepers = sorted(found.keepers, key=lambda peer: peer.instance != core.instance)
+            keeper = keepers[0]
+            found.keepers = [peer for peer in found.keepers if peer.instance != keeper.instance]
+            config = Config(partition, epoch, (keeper,))
+            parts.setdefault(keeper, []).append((config, tuple(found.keepers)))
+
+        def take(configs: Iterable[tuple[Config, int]]) -> None:
+            for config, keys in configs:
+                core.learn(config)
+                taken[config.partition] = (config, keys)
+
+        def heard(_: Peer, reply: Reply | None) -> None:
+            if isinstance(reply, TookEra):
+                take(reply.configs)
+
+        mine = parts.pop(core.me, None)
+        requests = {peer: TakeEra(tuple(some)) for peer, some in parts.items()}
+        await gather(core, requests, heard, lambda: False, _LONG_PATIENCE)
+        if mine is not None:
+            heard(core.me, await self._take_era(TakeEra(tuple(mine))))
+
+    def _open_empty(self, partition: int, epoch: Epoch) -> Config:
         """Open here what nobody alive keeps; the ring moves it to where it belongs."""
         core = self._core
-        opened = []
-        for partition in range(core.partitions):
-            known = core.directory.get(partition)
-            if partition in kept or (known is not None and known.epoch >= epoch):
-                continue
-            frozen = core.acceptors.get(partition)
-            config = Config(partition, epoch, (core.me,))
-            records = dict(frozen.live_records()) if frozen is not None else {}
-            core.serve(Successor(config, base_of(records.items()), epoch), records)
-            opened.append(config)
-        return opened
+        config = Config(partition, epoch, (core.me,))
+        known = core.directory.get(partition)
+        if known is not None and known.epoch >= epoch:
+            return known  # another recovery was there
+        core.serve(Successor(config, EMPTY_BASE, epoch), {})
+        return config

@@ -8,9 +8,11 @@ no clock, no peer and no other partition.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
-from .group import FIRST_EPOCH, Ballot, Base, Config, Epoch, Record, Successor, base_of
+from .digest import base_of, bucket_count, digests
+from .group import FIRST_EPOCH, Ballot, Base, Config, Epoch, Record, Successor
 
 __all__ = ["Acceptor", "NotPromised", "WrongEpoch"]
 
@@ -59,11 +61,13 @@ class Acceptor:
         self.counter = 0
         self.keys = 0  # live keys that users see
         self.tombstones = 0
-        self.changed: set[bytes] | None = None  # since copying ahead began
+        self.stamp = 0  # of the last write here
         self._visible = visible
         self._records: dict[bytes, Record] = {}
         self._promises: dict[bytes, Ballot] = {}
         self._sorted: list[bytes] | None = None
+        self._digests: tuple[int, bytes] | None = None
+        self._first = config.first_ballot
         self._wedged: Ballot | None = None
         self._vote: tuple[Ballot, Successor] | None = None
         for key, record in base:
@@ -84,6 +88,26 @@ class Acceptor:
         if self._wedged is not None:
             raise WrongEpoch(wedged=True)
 
+    def promised(self, key: bytes) -> Ballot:
+        """The lowest ballot that would be accepted for a key."""
+        promised = self._promises.get(key)  # gone once it, or a higher ballot, was accepted
+        if promised is not None:
+            return promised
+        record = self._records.get(key)
+        if record is not None and record.ballot.epoch == self.config.epoch:
+            return record.ballot.next()
+        return self._first
+
+    def steady(self, key: bytes, instance: bytes) -> Ballot | None:
+        """The ballot at which this instance may ACCEPT without PREPARE, if this member knows one.
+
+        It was promised here; whoever uses it has to know that a quorum promised it, too: because
+        a quorum acknowledged the ballot before it, or because it is the first of the epoch (rule
+        12).
+        """
+        ballot = self.promised(key)
+        return ballot if ballot.instance == instance and key not in self._promises else None
+
     def read(self, epoch: Epoch, key: bytes) -> Record | None:
         """The accepted record of a key.
 
@@ -99,35 +123,36 @@ class Acceptor:
         :raises NotPromised: if a ballot that is as high was promised or accepted.
         """
         self.check(epoch)
-        record = self._records.get(key)
-        highest = self._highest(key, record)
-        if highest is not None and ballot <= highest:
-            raise NotPromised(highest)
+        promised = self.promised(key)
+        if ballot <= promised:
+            raise NotPromised(promised)
         self._promises[key] = ballot
         self.counter = max(self.counter, ballot.counter)
-        return record
+        return self._records.get(key)
 
     def accept(self, epoch: Epoch, key: bytes, record: Record) -> None:
-        """Accept a record at its ballot.
+        """Accept a record at its ballot, and promise the ballot after it in the same step.
 
         :raises WrongEpoch: see :meth:`check`.
         :raises NotPromised: if a higher ballot was promised or accepted.
         """
         self.check(epoch)
-        highest = self._highest(key, self._records.get(key))
-        if highest is not None and record.ballot < highest:
-            raise NotPromised(highest)
-        self._promises.pop(key, None)
-        self.counter = max(self.counter, record.ballot.counter)
-        self._store(key, record)
-        if self.changed is not None:
-            self.changed.add(key)
+        ballot = record.ballot
+        old = self._records.get(key)
+        if old is not None and old.ballot == ballot:
+            return  # it was sent twice
+        if ballot < self.promised(key):
+            raise NotPromised(self.promised(key))
+        if self._promises:
+            self._promises.pop(key, None)
+        self.accept_steady(key, record)
 
-    def _highest(self, key: bytes, record: Record | None) -> Ballot | None:
-        promised = self._promises.get(key)  # gone once it, or a higher ballot, was accepted
-        if promised is not None:
-            return promised
-        return record.ballot if record is not None else None
+    def accept_steady(self, key: bytes, record: Record) -> None:
+        """Accept a record at the ballot that :meth:`steady` told just now."""
+        counter = record.ballot.counter
+        if counter > self.counter:
+            self.counter = counter
+        self._store(key, record)
 
     def _store(self, key: bytes, record: Record) -> None:
         old = self._records.get(key)
@@ -142,6 +167,9 @@ class Acceptor:
         elif key.startswith(self._visible):
             self.keys += 1
         self._records[key] = record
+        self._digests = None
+        if record.stamp > self.stamp:
+            self.stamp = record.stamp
 
     # -- the epoch's own Paxos
 
@@ -151,11 +179,16 @@ class Acceptor:
         return self._wedged is not None
 
     @property
-    def vote(self) -> Successor | None:
-        """What this member accepted as the next epoch."""
-        return self._vote[1] if self._vote else None
+    def vote(self) -> tuple[Ballot, Successor] | None:
+        """What this member accepted as the next epoch, and at which ballot."""
+        return self._vote
 
-    def wedge(self, epoch: Epoch, ballot: Ballot) -> Successor | None:
+    @property
+    def wedge_ballot(self) -> Ballot | None:
+        """The ballot that was promised when the epoch stopped, None while it serves."""
+        return self._wedged
+
+    def wedge(self, epoch: Epoch, ballot: Ballot) -> tuple[Ballot, Successor] | None:
         """WEDGE: stop serving for good and promise `ballot`; the vote given so far.
 
         :raises WrongEpoch: for another epoch.
@@ -183,25 +216,34 @@ class Acceptor:
 
     # -- the records as a whole
 
-    def live_records(self) -> Iterator[tuple[bytes, Record]]:
-        """All records but the tombstones: the base of a next epoch (rule 11)."""
-        return ((key, rec) for key, rec in self._records.items() if rec.value is not None)
-
-    def successor(self, config: Config) -> Successor:
-        """What to decide if `config` is to follow with the records as they are now."""
-        purged = config.epoch if self.tombstones else self.purged
-        return Successor(config, self.base(), purged)
-
-    def base(self) -> Base:
-        """The identity of :meth:`live_records`."""
-        return base_of(self.live_records())
+    @property
+    def records(self) -> Mapping[bytes, Record]:
+        """All records, tombstones too: for copying, never for serving."""
+        return MappingProxyType(self._records)
 
     def get(self, key: bytes) -> Record | None:
         """The record of a key, whatever the epoch: for copying, never for serving."""
         return self._records.get(key)
 
-    def page(self, epoch: Epoch, after: bytes | None, prefix: bytes) -> Iterator[bytes]:
-        """The live keys after `after` that begin with `prefix`, in order.
+    def live_records(self) -> Iterator[tuple[bytes, Record]]:
+        """All records but the tombstones: the base of a next epoch (rule 11)."""
+        return ((key, rec) for key, rec in self._records.items() if rec.value is not None)
+
+    def base(self) -> Base:
+        """The identity of :meth:`live_records`."""
+        return base_of(self.live_records())
+
+    def digests(self, buckets: int = 0) -> bytes:
+        """The digests of all records in so many buckets, or in as many as suit them."""
+        wanted = buckets or bucket_count(len(self._records))
+        if self._digests is None or self._digests[0] != wanted:
+            self._digests = (wanted, digests(self._records, wanted))
+        return self._digests[1]
+
+    def page(
+        self, epoch: Epoch, after: bytes | None, prefix: bytes
+    ) -> Iterator[tuple[bytes, Record]]:
+        """The records after the key `after` that begin with `prefix`, in order, tombstones too.
 
         :raises WrongEpoch: see :meth:`check`.
         """
@@ -213,12 +255,11 @@ class Acceptor:
             start = bisect_left(keys, prefix)
         else:
             start = bisect_right(keys, after)
-        return self._live(keys, start, prefix)
+        return self._from(keys, start, prefix)
 
-    def _live(self, keys: list[bytes], start: int, prefix: bytes) -> Iterator[bytes]:
+    def _from(self, keys: list[bytes], start: int, prefix: bytes) -> Iterator[tuple[bytes, Record]]:
         for index in range(start, len(keys)):
             key = keys[index]
             if not key.startswith(prefix):
                 return
-            if self._records[key].value is not None:
-                yield key
+            yield key, self._records[key]

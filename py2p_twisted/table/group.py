@@ -5,8 +5,6 @@ These are also the shapes in which they travel: no second set of classes exists 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from hashlib import blake2b
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -14,8 +12,8 @@ import msgspec
 from ..base import Peer
 
 __all__ = [
-    "EMPTY_BASE",
     "FIRST_EPOCH",
+    "MOST_STAMP",
     "OPERATION_ID_BYTES",
     "Ballot",
     "Base",
@@ -23,15 +21,21 @@ __all__ = [
     "Epoch",
     "Record",
     "Successor",
-    "base_of",
     "quorum",
+    "written",
 ]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
-#: An operation id is this long; a record remembers the last four.
+#: An operation id is this long; a record remembers the last four, each with its stamp.
 OPERATION_ID_BYTES = 8
 _REMEMBERED = 4
+_ENTRY_BYTES = OPERATION_ID_BYTES + 8
+#: This bit of a stamp says that its operation was refused.
+_REFUSED = 1 << 63
+_STAMP = _REFUSED - 1
+#: No honest clock comes so far; it goes no further, so that all it makes can be told to others.
+MOST_STAMP = 1 << 53
 
 
 class Epoch(NamedTuple):
@@ -64,39 +68,76 @@ class Ballot(NamedTuple):
 
     epoch: Epoch
     counter: Count
-    instance: bytes
+    instance: Annotated[bytes, msgspec.Meta(max_length=16)]
+
+    def next(self) -> Ballot:
+        """The ballot that everyone promises who accepts this one (CASPaxos, section 2.2.1)."""
+        return Ballot(self.epoch, self.counter + 1, self.instance)
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a member keeps of one key.
 
+    A *stamp* is a Lamport clock's time: that of a write is higher than that of the write before it
+    and than all that its writer had heard of.
+
     :ivar ballot: its version.
     :ivar value: its bytes; None is a tombstone.
-    :ivar operations: the ids of its last four writes, concatenated, the newest last.
-    :ivar writes: how many writes it had since it was made.
+    :ivar operations: ids and stamps of its last four writes, concatenated, the newest last; refused
+        ones are among them if an attempt at them may still be under way.
+    :ivar forgot: the stamp of the newest write whose id is not remembered any more, 0 if none.
     """
 
     ballot: Ballot
     value: bytes | None
-    operations: bytes = b""
-    writes: Count = 0
+    operations: Annotated[bytes, msgspec.Meta(max_length=_REMEMBERED * _ENTRY_BYTES)] = b""
+    forgot: Count = 0
 
-    def has_done(self, operation: bytes) -> bool:
-        """Is the operation among the last four writes?"""
-        ids = self.operations
-        step = OPERATION_ID_BYTES
-        return any(ids[at : at + step] == operation for at in range(0, len(ids), step))
+    @property
+    def stamp(self) -> int:
+        """The stamp of its last write."""
+        return int.from_bytes(self.operations[-8:], "big") & _STAMP
 
-    def forgot_some(self) -> bool:
-        """Had this record more writes than it remembers the ids of?"""
-        return self.writes > _REMEMBERED
+    def done(self, operation: bytes) -> bool | None:
+        """Is the operation among the last four?  Then True if it was applied, False if refused."""
+        entries = self.operations
+        if operation not in entries:
+            return None
+        for at in range(0, len(entries), _ENTRY_BYTES):
+            if entries.startswith(operation, at):
+                return entries[at + OPERATION_ID_BYTES] < _REFUSED >> 56
+        return None
 
-    @staticmethod
-    def remember(old: Record | None, operation: bytes) -> bytes:
-        """The operation ids after one more write."""
-        if old is None:
-            return operation
-        return (old.operations + operation)[-_REMEMBERED * OPERATION_ID_BYTES :]
+    def at(self, ballot: Ballot) -> Record:
+        """The same at another ballot."""
+        return Record(ballot, self.value, self.operations, self.forgot)
+
+
+def written(
+    old: Record | None,
+    ballot: Ballot,
+    value: bytes | None,
+    operation: bytes,
+    clock: int,
+    *,
+    refused: bool = False,
+) -> Record:
+    """The record after one more write.
+
+    :param clock: a stamp that the write's own must be higher than.
+    :param refused: the write changed nothing, but an attempt at it must find that it is over.
+    """
+    stamp = min(max(clock, old.stamp if old is not None else 0) + 1, MOST_STAMP)
+    entry = operation + (stamp | (_REFUSED if refused else 0)).to_bytes(8, "big")
+    if old is None:
+        return Record(ballot, value, entry)
+    entries = old.operations + entry
+    forgot = old.forgot
+    if len(entries) > _REMEMBERED * _ENTRY_BYTES:
+        forgot = int.from_bytes(entries[OPERATION_ID_BYTES:_ENTRY_BYTES], "big") & _STAMP
+        forgot = min(forgot, MOST_STAMP)
+        entries = entries[_ENTRY_BYTES:]
+    return Record(ballot, value, entries, forgot)
 
 
 class Base(NamedTuple):
@@ -104,21 +145,6 @@ class Base(NamedTuple):
 
     records: Count
     digest: bytes
-
-
-_DIGEST_BYTES = 16
-EMPTY_BASE = Base(0, bytes(_DIGEST_BYTES))
-_encode = msgspec.msgpack.Encoder().encode
-
-
-def base_of(records: Iterable[tuple[bytes, Record]]) -> Base:
-    """The identity of these records, tombstones included if they are among them."""
-    total = count = 0
-    for key, record in records:
-        digest = blake2b(_encode((key, record)), digest_size=_DIGEST_BYTES).digest()
-        total ^= int.from_bytes(digest, "big")
-        count += 1
-    return Base(count, total.to_bytes(_DIGEST_BYTES, "big"))
 
 
 class Config(msgspec.Struct, frozen=True, array_like=True):
@@ -131,6 +157,20 @@ class Config(msgspec.Struct, frozen=True, array_like=True):
     def has(self, instance: bytes) -> bool:
         """Is this instance a member?"""
         return any(peer.instance == instance for peer in self.members)
+
+    @property
+    def quorum(self) -> int:
+        """How many of the members decide."""
+        return len(self.members) // 2 + 1
+
+    @property
+    def first_ballot(self) -> Ballot:
+        """The ballot that whoever opens the epoch promises to its first member, for every key.
+
+        All members open with the same base, so this is a PREPARE of the first member that all of
+        them have answered; it may begin with an ACCEPT at this ballot (rule 12).
+        """
+        return Ballot(self.epoch, 1, self.members[0].instance)
 
 
 class Successor(msgspec.Struct, frozen=True, array_like=True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Annotated
 
 import msgspec
 
 from ..base import Peer
-from ..table.group import Base, Config, Epoch, Record, Successor
+from ..table.group import Ballot, Config, Epoch, Record
 from ..table.proposer import Outcome, Write
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -15,6 +16,8 @@ Identifier = Annotated[bytes, msgspec.Meta(min_length=1, max_length=20)]
 Key = Annotated[bytes, msgspec.Meta(max_length=4096 + 32)]
 Instance = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Reason = Annotated[str, msgspec.Meta(max_length=1024)]
+#: Parts of one message, one for each partition at most.
+MANY = msgspec.Meta(max_length=1024)
 Peers = Annotated[tuple[Peer, ...], msgspec.Meta(max_length=64)]
 
 
@@ -96,9 +99,9 @@ class GetConfig(Frozen, frozen=True, tag=7):
 
 
 class Learn(Frozen, frozen=True, tag=8):
-    """These configurations are news.  Answered by :class:`Done`."""
+    """A quorum of their members has opened these configurations.  Answered by :class:`Done`."""
 
-    configs: tuple[Config, ...]
+    configs: Annotated[tuple[Config, ...], MANY]
 
 
 class Configs(Frozen, frozen=True, tag=106):
@@ -108,17 +111,39 @@ class Configs(Frozen, frozen=True, tag=106):
     version: Number
 
 
+class Want(IntEnum):
+    """What an answer to a read is to hold."""
+
+    VALUE = 0
+    BOTH = 1  # value and ballot
+    BALLOT = 2
+
+
 class Read(Frozen, frozen=True, tag=20):
-    """The value at a key.  Answered by :class:`Value`."""
+    """The record at a key.  Answered by :class:`Value`, :class:`Versioned` or :class:`Version`."""
 
     epoch: Epoch
     key: Key
+    want: Want = Want.VALUE
 
 
 class Value(Frozen, frozen=True, tag=120):
     """A value; None: nothing is there."""
 
     value: bytes | None
+
+
+class Versioned(Frozen, frozen=True, tag=136):
+    """A value and its version; no ballot: no record at all."""
+
+    value: bytes | None
+    ballot: Ballot | None
+
+
+class Version(Frozen, frozen=True, tag=137):
+    """The version of a key; None: no record at all."""
+
+    ballot: Ballot | None
 
 
 class WrongEpoch(Frozen, frozen=True, tag=121):
@@ -133,28 +158,49 @@ class WrongEpoch(Frozen, frozen=True, tag=121):
 
 
 class WriteOne(Frozen, frozen=True, tag=21):
-    """Write one key.  Answered by :class:`Written`."""
+    """Have one key written, as the proposer of its group.  Answered by :class:`Written`."""
 
     epoch: Epoch
     write: Write
 
 
 class Written(Frozen, frozen=True, tag=122):
-    """What became of a write."""
+    """What became of a write, and the proposer's clock."""
 
     outcome: Outcome
+    stamp: Number
+
+
+class Settle(Frozen, frozen=True, tag=26):
+    """What is the value of this key, whatever goes on?  Answered by :class:`Value`."""
+
+    epoch: Epoch
+    key: Key
+
+
+class Failed(Frozen, frozen=True, tag=138):
+    """The proposer could not reach a quorum of the group.
+
+    :ivar reached: members that answered.
+    :ivar sent: something was sent to members: the write may still take effect.
+    """
+
+    reached: Number
+    sent: bool
 
 
 class ReadMany(Frozen, frozen=True, tag=22):
-    """Values at keys of partitions that one node keeps.  Answered by :class:`Values`."""
+    """Records at keys of partitions that one node keeps.  Answered by :class:`Values`."""
 
-    parts: tuple[tuple[Epoch, tuple[Key, ...]], ...]
+    parts: Annotated[tuple[tuple[Epoch, tuple[Key, ...]], ...], MANY]
+    want: Want = Want.VALUE
 
 
 class SomeValues(Frozen, frozen=True, tag=133):
-    """The values of one part, in the order of its keys."""
+    """The values, and the ballots, of one part, in the order of its keys, as was asked for."""
 
     values: tuple[bytes | None, ...]
+    ballots: tuple[Ballot | None, ...] = ()
 
 
 class Values(Frozen, frozen=True, tag=123):
@@ -164,9 +210,9 @@ class Values(Frozen, frozen=True, tag=123):
 
 
 class WriteMany(Frozen, frozen=True, tag=23):
-    """Writes of partitions that one node keeps.  Answered by :class:`WrittenMany`."""
+    """Have keys of partitions written, as their proposer.  Answered by :class:`WrittenMany`."""
 
-    parts: tuple[tuple[Epoch, tuple[Write, ...]], ...]
+    parts: Annotated[tuple[tuple[Epoch, tuple[Write, ...]], ...], MANY]
 
 
 class SomeWritten(Frozen, frozen=True, tag=134):
@@ -176,15 +222,59 @@ class SomeWritten(Frozen, frozen=True, tag=134):
 
 
 class WrittenMany(Frozen, frozen=True, tag=124):
-    """For each part what became of its writes, or why nothing did."""
+    """For each part what became of its writes, or why nothing is known; the proposer's clock."""
 
-    parts: tuple[SomeWritten | WrongEpoch, ...]
+    parts: tuple[SomeWritten | WrongEpoch | Failed, ...]
+    stamp: Number
+
+
+class Prepare(Frozen, frozen=True, tag=27):
+    """PREPARE: promise these ballots, partition by partition.  Answered by :class:`Promised`."""
+
+    parts: Annotated[tuple[tuple[Number, Epoch, tuple[tuple[Key, Ballot], ...]], ...], MANY]
+
+
+class SomePromised(Frozen, frozen=True, tag=139):
+    """The answers of one part, in the order of its keys, as many as fit.
+
+    :ivar purged: the newest epoch whose base left tombstones out.
+    :ivar records: what was accepted so far.
+    :ivar refused: at which places a higher ballot was promised, and which.
+    """
+
+    purged: Epoch
+    records: tuple[Record | None, ...]
+    refused: tuple[tuple[Number, Ballot], ...]
+
+
+class Promised(Frozen, frozen=True, tag=140):
+    """For each part its promises, or why there are none."""
+
+    parts: tuple[SomePromised | WrongEpoch, ...]
+
+
+class Accept(Frozen, frozen=True, tag=28):
+    """ACCEPT: take over these records of some partitions.  Answered by :class:`Accepted`."""
+
+    parts: Annotated[tuple[tuple[Number, Epoch, tuple[tuple[Key, Record], ...]], ...], MANY]
+
+
+class SomeAccepted(Frozen, frozen=True, tag=141):
+    """One part was accepted, but for these places, where a higher ballot was promised."""
+
+    refused: tuple[tuple[Number, Ballot], ...] = ()
+
+
+class Accepted(Frozen, frozen=True, tag=142):
+    """For each part what was accepted."""
+
+    parts: tuple[SomeAccepted | WrongEpoch, ...]
 
 
 class Count(Frozen, frozen=True, tag=24):
     """How many keys have these partitions?  Answered by :class:`Counted`."""
 
-    parts: tuple[tuple[Number, Epoch], ...]
+    parts: Annotated[tuple[tuple[Number, Epoch], ...], MANY]
 
 
 class Counted(Frozen, frozen=True, tag=125):
@@ -204,63 +294,13 @@ class Page(Frozen, frozen=True, tag=25):
 
 
 class Window(Frozen, frozen=True, tag=126):
-    """Some keys, with their values if asked for; `more` tells whether others follow."""
+    """Some keys with their ballots, deleted ones too; `more` tells whether others follow.
+
+    :ivar values: in the order of the keys, if asked for; None: deleted.
+    """
 
     keys: tuple[bytes, ...]
-    values: tuple[bytes, ...]
+    ballots: tuple[Ballot, ...]
+    values: tuple[bytes | None, ...]
+    alive: bytes  # for each key 1 or 0: has it a value?
     more: bool
-
-
-class StagePart(Frozen, frozen=True):
-    """Records of one partition on their way to a next member."""
-
-    partition: Number
-    epoch: Epoch  # in which they were taken
-    fresh: bool  # forget what was staged before
-    records: tuple[tuple[Key, Record], ...]
-    dropped: tuple[Key, ...] = ()
-    base: Base | None = None  # with the last part: what is staged now
-
-
-class Stage(Frozen, frozen=True, tag=30):
-    """Keep these records ready.  Answered by :class:`Done`, or :class:`Declined`."""
-
-    parts: tuple[StagePart, ...]
-
-
-class Open(Frozen, frozen=True, tag=31):
-    """These epochs begin.  Answered by :class:`Opened`."""
-
-    successors: tuple[Successor, ...]
-
-
-class Opened(Frozen, frozen=True, tag=130):
-    """The partitions of these epochs that are open; for the others the base is missing."""
-
-    partitions: tuple[Number, ...]
-
-
-class TakeEra(Frozen, frozen=True, tag=32):
-    """Begin a new era in every partition that you keep.  Answered by :class:`TookEra`."""
-
-    era: Number
-    era_random: Number
-
-
-class TookEra(Frozen, frozen=True, tag=131):
-    """The configurations in the new era."""
-
-    configs: tuple[Config, ...]
-
-
-class Recover(Frozen, frozen=True, tag=33):
-    """Recover the ring, giving up what is not reachable.  Answered by :class:`Recovered`."""
-
-
-class Recovered(Frozen, frozen=True, tag=135):
-    """What the recovery did; see ``py2p_twisted.node.recovery.RecoveryReport``."""
-
-    era: Number
-    kept: Number
-    lost: Number
-    superseded: bool

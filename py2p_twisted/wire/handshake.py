@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from .. import errors
 from ..base import show_address
-from ..errors import BadMessage, ChordError, NetworkMismatch, PeerUnreachable
+from ..errors import BadMessage, ChordError, NetworkMismatch, PeerUnreachable, RingConflict
 from .endpoints import looks_like_tls, plain_text_met_tls
 from .link import Link
 from .messages import Answer, Ask, Hello, Message, Refused
@@ -197,7 +197,8 @@ class Connection:
 
     def refuse(self, error: ChordError) -> None:
         """Close the connection and tell the peer why."""
-        self._refuse(error, str(error))
+        for_peer = error.for_peer if isinstance(error, RingConflict) else ""
+        self._refuse(error, for_peer or str(error))
 
     def _refuse(self, error: ChordError, reason: str) -> None:
         self.error = self.error or error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -23,7 +24,34 @@ from .messages import Answer, Ask, Busy, Declined, Hello, Message, Reply, Reques
 if TYPE_CHECKING:
     from .protocol import MessageProtocol
 
-__all__ = ["Link"]
+__all__ = ["Link", "Pending"]
+
+
+class Pending:
+    """A reply that comes later: what a Deferred is, for who answers often.
+
+    It is fired once, with a reply, by whoever made it.
+    """
+
+    __slots__ = ("_reply", "_send")
+
+    def __init__(self) -> None:
+        self._send: Callable[[Reply], None] | None = None
+        self._reply: Reply | None = None
+
+    def fire(self, reply: Reply) -> None:
+        """This is the reply."""
+        if self._send is not None:
+            self._send(reply)
+        else:
+            self._reply = reply
+
+    def then(self, send: Callable[[Reply], None]) -> None:
+        """Whom to tell: at once, if it was fired already."""
+        if self._reply is not None:
+            send(self._reply)
+        else:
+            self._send = send
 
 
 class Link:
@@ -58,8 +86,8 @@ class Link:
         self._protocol = protocol
         self._answer = answer
         self._number = 0
-        self._asked: dict[int, tuple[Deferred[Reply], float, float]] = {}
-        self._queue: deque[tuple[Request, Deferred[Reply], float | None, float]] = deque()
+        self._asked: dict[int, tuple[Callable[[Any], None], float, float]] = {}
+        self._queue: deque[tuple[Request, Callable[[Any], None], float | None, float]] = deque()
         self._answering = 0
         self._srtt = 0.0
         self._rttvar = 0.0
@@ -104,43 +132,49 @@ class Link:
             `Unavailable` if too many wait.
         """
         deferred: Deferred[Reply] = Deferred(self._cancelled)
+        self.request(request, _Fire(deferred), timeout)
+        return deferred
+
+    def request(
+        self, request: Request, done: Callable[[Any], None], timeout: float | None = None
+    ) -> None:
+        """As :meth:`ask`, for who asks often: calls `done` with the reply or the `Failure`."""
         settings = self._settings
         if self._lost or self._protocol.closed:
-            deferred.errback(PeerUnreachable(f"the connection to {self.peer} is gone"))
+            done(Failure(PeerUnreachable(f"the connection to {self.peer} is gone")))
         elif not self._queue and self._has_room():
-            self._send(request, deferred, timeout)
+            self._send(request, done, timeout)
         elif len(self._queue) < settings.queued_requests:
             until = self._clock.seconds() + settings.operation_timeout
-            self._queue.append((request, deferred, timeout, until))
+            self._queue.append((request, done, timeout, until))
         else:
-            deferred.errback(
-                Unavailable(f"{len(self._queue)} requests to {self.peer} wait already; slow down")
-            )
-        return deferred
+            waiting = len(self._queue)
+            text = f"{waiting} requests to {self.peer} wait already; slow down"
+            done(Failure(Unavailable(text)))
 
     def _has_room(self) -> bool:
         return len(self._asked) < self._settings.requests_per_connection and not self._protocol.held
 
-    def _send(self, request: Request, deferred: Deferred[Reply], timeout: float | None) -> None:
+    def _send(self, request: Request, done: Callable[[Any], None], timeout: float | None) -> None:
         self._number = number = self._number + 1
         now = self._clock.seconds()
         wait = self.request_timeout() if timeout is None else timeout
-        self._asked[number] = (deferred, now, now + wait)
+        self._asked[number] = (done, now, now + wait)
         try:
             self._protocol.send(Ask(number, request))
-        except ValueTooLarge as error:
+        except ValueTooLarge:
             del self._asked[number]
-            deferred.errback(error)
+            done(Failure())
 
     def _send_queued(self) -> None:
         while self._queue and self._has_room():
-            request, deferred, timeout, _ = self._queue.popleft()
-            if not deferred.called:
-                self._send(request, deferred, timeout)
+            request, done, timeout, _ = self._queue.popleft()
+            if not _given_up(done):
+                self._send(request, done, timeout)
 
     def _cancelled(self, deferred: Deferred[Reply]) -> None:
         for number, asked in self._asked.items():
-            if asked[0] is deferred:
+            if isinstance(asked[0], _Fire) and asked[0].deferred is deferred:
                 del self._asked[number]
                 return
 
@@ -151,13 +185,12 @@ class Link:
             asked = self._asked.pop(number, None)
             if asked is not None:
                 waited = now - asked[1]
-                asked[0].errback(
-                    OperationTimeout(f"no answer from {self.peer} within {waited:.2g} s")
-                )
-        while self._queue and (self._queue[0][1].called or self._queue[0][3] <= now):
-            deferred = self._queue.popleft()[1]
-            if not deferred.called:
-                deferred.errback(OperationTimeout(f"too many requests to {self.peer} were waiting"))
+                text = f"no answer from {self.peer} within {waited:.2g} s"
+                asked[0](Failure(OperationTimeout(text)))
+        while self._queue and (_given_up(self._queue[0][1]) or self._queue[0][3] <= now):
+            done = self._queue.popleft()[1]
+            text = f"too many requests to {self.peer} were waiting"
+            done(Failure(OperationTimeout(text)))
         self._send_queued()
 
     # -- what arrives
@@ -171,7 +204,7 @@ class Link:
         self._measure(self._clock.seconds() - asked[1])
         if self._queue:
             self._send_queued()
-        asked[0].callback(answer.body)
+        asked[0](answer.body)
 
     def _measure(self, sample: float) -> None:
         # Jacobson's estimator, as in RFC 6298.
@@ -199,7 +232,10 @@ class Link:
         except Exception:
             self._decline(Failure(), number)
             return
-        if isinstance(reply, Deferred):
+        if type(reply) is Pending:
+            self._answering += 1
+            reply.then(partial(self._reply_pending, number))
+        elif isinstance(reply, Deferred):
             self._answering += 1
             reply.addBoth(self._reply_later, number)
         else:
@@ -210,6 +246,10 @@ class Link:
             self._protocol.send(Answer(number, reply))
         except ValueTooLarge as error:
             self._protocol.send(Answer(number, Declined(str(error))))
+
+    def _reply_pending(self, number: int, reply: Reply) -> None:
+        self._answering -= 1
+        self._reply(number, reply)
 
     def _reply_later(self, result: Reply | Failure, number: int) -> None:
         self._answering -= 1
@@ -251,8 +291,24 @@ class Link:
         self._lost = True
         asked, self._asked = self._asked, {}
         queue, self._queue = self._queue, deque()
-        for deferred, _, _ in asked.values():
-            deferred.errback(PeerUnreachable(message, sent=True))
-        for _, deferred, _, _ in queue:
-            if not deferred.called:
-                deferred.errback(PeerUnreachable(message))
+        for done, _, _ in asked.values():
+            done(Failure(PeerUnreachable(message, sent=True)))
+        for _, done, _, _ in queue:
+            done(Failure(PeerUnreachable(message)))
+
+
+class _Fire:
+    """Fires a Deferred, unless it was cancelled."""
+
+    __slots__ = ("deferred",)
+
+    def __init__(self, deferred: Deferred[Reply]) -> None:
+        self.deferred = deferred
+
+    def __call__(self, result: Any) -> None:
+        if not self.deferred.called:
+            self.deferred.callback(result)  # a Failure makes it fail
+
+
+def _given_up(done: Callable[[Any], None]) -> bool:
+    return isinstance(done, _Fire) and bool(done.deferred.called)

@@ -7,7 +7,7 @@ does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 from typing import Protocol as Interface
 
@@ -106,6 +106,7 @@ class Links:
         self.settings = settings
         self.outbox = Outbox(clock)
         self.bad_messages = 0
+        self.changes = 0  # of who is connected
         self.hello = observer.hello
         self.answer = observer.answer
         self.changed = observer.link_changed
@@ -213,6 +214,21 @@ class Links:
         dialling.addTimeout(patience, self.clock, too_slow)  # the attempt goes on for others
         return dialling.addCallback(connected)
 
+    def request(
+        self,
+        peer: Peer,
+        request: Request,
+        done: Callable[[Any], None],
+        timeout: float | None = None,
+    ) -> None:
+        """As :meth:`ask`, for who asks often: calls `done` with the reply or the `Failure`."""
+        link = self._by_instance.get(peer.instance)
+        if link is not None:
+            self._watch.expect()
+            link.request(request, done, timeout)
+        else:
+            self.ask(peer, request, timeout).addBoth(done)
+
     def failed_lately(self, peer: Peer) -> bool:
         """Is there no connection to it, because the last try to make one failed?"""
         return peer.instance not in self._by_instance and self._dialler.failed(peer.address)
@@ -283,6 +299,7 @@ class Links:
         """A handshake succeeded: keep one connection per peer."""
         instance = link.peer.instance
         old = self._by_instance.get(instance)
+        self.changes += 1
         keep = link
         if old is not None:
             keep = link if self._newer_stays(old, link) else old
@@ -333,6 +350,7 @@ class Links:
             self.log.info("{host} is refused again and again; no more is said.", host=host)
 
     def _lost(self, link: Link, error: ChordError) -> None:
+        self.changes += 1
         link.lost(str(error))
         instance = link.peer.instance
         if self._by_instance.get(instance) is not link:

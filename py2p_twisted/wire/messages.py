@@ -13,12 +13,15 @@ import msgspec
 
 from ..base import Peer
 from .bodies import (
+    Accept,
+    Accepted,
     Busy,
     Configs,
     Count,
     Counted,
     Declined,
     Done,
+    Failed,
     FindSuccessor,
     Frozen,
     GetConfig,
@@ -28,25 +31,25 @@ from .bodies import (
     Leaving,
     Notify,
     Number,
-    Open,
-    Opened,
     Page,
     Ping,
+    Prepare,
+    Promised,
     Read,
     ReadMany,
     Reason,
-    Recover,
-    Recovered,
     RouteTo,
+    Settle,
+    SomeAccepted,
+    SomePromised,
     SomeValues,
     SomeWritten,
-    Stage,
-    StagePart,
     State,
-    TakeEra,
-    TookEra,
     Value,
     Values,
+    Version,
+    Versioned,
+    Want,
     Window,
     WriteMany,
     WriteOne,
@@ -54,20 +57,59 @@ from .bodies import (
     WrittenMany,
     WrongEpoch,
 )
+from .moves import (
+    Choose,
+    Chosen,
+    Difference,
+    Differences,
+    Differing,
+    Digests,
+    Fetch,
+    GetDifference,
+    GetDigests,
+    Open,
+    Opened,
+    Outbid,
+    Prefetch,
+    Ready,
+    Recover,
+    Recovered,
+    SomeDigests,
+    Source,
+    Stopped,
+    Survey,
+    Surveyed,
+    TakeEra,
+    TookEra,
+    Wedge,
+    Wedged,
+)
 
 __all__ = [
     "WIRE_VERSION",
+    "Accept",
+    "Accepted",
     "Answer",
     "Ask",
     "Busy",
+    "Choose",
+    "Chosen",
     "Configs",
     "Count",
     "Counted",
     "Declined",
+    "Difference",
+    "Differences",
+    "Differing",
+    "Digests",
     "Done",
+    "Failed",
+    "Fetch",
     "FindSuccessor",
     "GetConfig",
     "GetConfigs",
+    "GetDifference",
+    "GetDigests",
     "GetState",
     "Hello",
     "Learn",
@@ -76,25 +118,41 @@ __all__ = [
     "Notify",
     "Open",
     "Opened",
+    "Outbid",
     "Page",
     "Ping",
+    "Prefetch",
+    "Prepare",
+    "Promised",
     "Read",
     "ReadMany",
+    "Ready",
     "Recover",
     "Recovered",
     "Refused",
     "Reply",
     "Request",
     "RouteTo",
+    "Settle",
+    "SomeAccepted",
+    "SomeDigests",
+    "SomePromised",
     "SomeValues",
     "SomeWritten",
-    "Stage",
-    "StagePart",
+    "Source",
     "State",
+    "Stopped",
+    "Survey",
+    "Surveyed",
     "TakeEra",
     "TookEra",
     "Value",
     "Values",
+    "Version",
+    "Versioned",
+    "Want",
+    "Wedge",
+    "Wedged",
     "Window",
     "WriteMany",
     "WriteOne",
@@ -104,7 +162,7 @@ __all__ = [
 ]
 
 #: Both sides must speak the same.
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 Request = (
     Ping
@@ -117,13 +175,22 @@ Request = (
     | Learn
     | Read
     | WriteOne
+    | Settle
     | ReadMany
     | WriteMany
+    | Prepare
+    | Accept
     | Count
     | Page
-    | Stage
+    | GetDigests
+    | GetDifference
+    | Prefetch
+    | Wedge
+    | Fetch
+    | Choose
     | Open
     | TakeEra
+    | Survey
     | Recover
 )
 
@@ -135,14 +202,25 @@ Reply = (
     | State
     | Configs
     | Value
+    | Versioned
+    | Version
     | WrongEpoch
     | Written
+    | Failed
     | Values
     | WrittenMany
+    | Promised
+    | Accepted
     | Counted
     | Window
+    | Digests
+    | Differences
+    | Wedged
+    | Ready
+    | Chosen
     | Opened
     | TookEra
+    | Surveyed
     | Recovered
 )
 
@@ -160,6 +238,8 @@ class Hello(Frozen, frozen=True, tag=0):
     :ivar leeching: I keep no data.
     :ivar fresh: I am alone in a ring that holds nothing, and would give it up.
     :ivar peer: my instance, identifier and address.
+    :ivar replicas: how many copies of a key my ring keeps; while I know none, how many my user
+        asked for, 0 if that is left to the ring.
     """
 
     version: Number
@@ -170,6 +250,7 @@ class Hello(Frozen, frozen=True, tag=0):
     leeching: bool
     fresh: bool
     peer: Peer
+    replicas: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
 
 
 class Refused(Frozen, frozen=True, tag=255):

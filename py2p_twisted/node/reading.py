@@ -1,0 +1,168 @@
+"""Reading one key from a quorum of its group (floor 2).
+
+A read is done when a quorum gave the same version: then that version is chosen, and no later one
+was acknowledged before the read began.  The own copy counts, and costs no message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from ..base import Peer
+from ..table.acceptor import WrongEpoch as EpochRefused
+from ..table.group import Ballot, Config
+from ..wire.messages import Read, Version, Versioned, Want, WrongEpoch
+from .core import Core
+from .hedge import Hedge
+
+__all__ = ["Mixed", "Reading", "Readings"]
+
+
+class Mixed:
+    """The members have different versions: somebody has to settle which one holds."""
+
+
+#: What a reading ends with, if not with a value: the last that went wrong.
+Problem = Mixed | WrongEpoch | Failure | object
+
+
+class Reading:
+    """One read on its way.
+
+    :ivar rest: members that were not asked yet.
+    :ivar heard: members that told a version.
+    """
+
+    __slots__ = ("_problem", "_versions", "config", "done", "heard", "key", "rest", "waiting")
+
+    def __init__(
+        self, config: Config, key: bytes, done: Callable[[Reading, bytes | None, Any], None]
+    ) -> None:
+        self.config = config
+        self.key = key
+        self.done: Callable[[Reading, bytes | None, Any], None] | None = done
+        self.rest: Sequence[Peer] = ()
+        self.waiting = 0
+        self.heard = 0
+        self._versions: dict[Ballot | None, list[Any]] = {}  # members that have it, its value
+        self._problem: Any = None
+
+    def take(self, ballot: Ballot | None, value: Any) -> bool:
+        """A member told its version (and its value, or `_UNTOLD`); True if that is enough."""
+        self.heard += 1
+        known = self._versions.get(ballot)
+        if known is None:
+            known = self._versions[ballot] = [0, value]
+        known[0] += 1
+        if known[1] is _UNTOLD:
+            known[1] = value
+        return known[0] >= self.config.quorum and (ballot is None or known[1] is not _UNTOLD)
+
+    def finish(self, ballot: Ballot | None) -> None:
+        """It is this version."""
+        done, self.done, self.rest = self.done, None, ()
+        if done is not None:
+            done(self, None if ballot is None else self._versions[ballot][1], None)
+
+    def fail(self) -> None:
+        """No quorum has one version, of all that answered."""
+        problem: Any = self._problem
+        if self.heard >= self.config.quorum:
+            problem = Mixed()
+        done, self.done, self.rest = self.done, None, ()
+        if done is not None:
+            done(self, None, problem)
+
+    def note(self, problem: Any) -> None:
+        """A member did not tell."""
+        if not isinstance(self._problem, WrongEpoch):
+            self._problem = problem
+
+
+#: A member told its version, not its value.
+_UNTOLD = object()
+
+
+class Readings:
+    """The reads of this node that are under way."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._hedge: Hedge[Reading] = Hedge(core, self._ask_rest)
+
+    def stop(self) -> None:
+        """Nobody is asked any more."""
+        self._hedge.stop()
+
+    def read(
+        self, config: Config, key: bytes, done: Callable[[Reading, bytes | None, Any], None]
+    ) -> Reading:
+        """Read a key in this configuration.
+
+        :param done: hears the reading, the value, and None or what went wrong.
+        :returns: the reading, which may be done already.
+        """
+        core = self._core
+        reading = Reading(config, key, done)
+        needed = config.quorum
+        members = core.preferred(config)
+        acceptor = core.acceptors.get(config.partition)
+        want = Want.BOTH
+        if acceptor is not None and config.has(core.instance):
+            try:
+                record = acceptor.read(config.epoch, key)
+            except EpochRefused as refusal:
+                reading.note(WrongEpoch(core.directory.get(config.partition), refusal.wedged))
+            else:
+                ballot = None if record is None else record.ballot
+                if reading.take(ballot, None if record is None else record.value):
+                    reading.finish(ballot)
+                    return reading
+                needed -= 1
+                want = Want.BALLOT
+            members = tuple(peer for peer in members if peer.instance != core.instance)
+        asked, reading.rest = members[:needed], members[needed:]
+        reading.waiting = len(asked)
+        if reading.rest:
+            self._hedge.watch(reading, asked)
+        for peer in asked:
+            self._ask(reading, peer, want)
+            want = Want.BALLOT
+        return reading
+
+    def _ask(self, reading: Reading, peer: Peer, want: Want) -> None:
+        request = Read(reading.config.epoch, reading.key, want)
+        self._core.links.request(peer, request, lambda reply: self._answered(reading, reply))
+
+    def _answered(self, reading: Reading, reply: Any) -> None:
+        if reading.done is None:
+            return
+        kind = type(reply)
+        enough = False
+        if kind is Version:
+            enough = reading.take(reply.ballot, _UNTOLD)
+        elif kind is Versioned:
+            enough = reading.take(reply.ballot, reply.value)
+        else:
+            if kind is WrongEpoch and reply.config is not None:
+                self._core.learn(reply.config)
+            reading.note(reply)
+        if enough:
+            reading.finish(reply.ballot)
+            return
+        reading.waiting -= 1
+        if reading.waiting and kind in (Version, Versioned):
+            return
+        if reading.rest:
+            self._ask_rest(reading)
+        elif not reading.waiting:
+            reading.fail()
+
+    def _ask_rest(self, reading: Reading) -> None:
+        rest, reading.rest = reading.rest, ()
+        reading.waiting += len(rest)
+        for peer in rest:
+            self._ask(reading, peer, Want.BOTH)

@@ -1,0 +1,373 @@
+"""The rounds of CASPaxos over the network (floor 2), for any number of writes at once.
+
+Owns who is asked in a round, what travels together, and how long to wait.  What a round decides
+stands in :class:`~py2p_twisted.table.proposer.Proposal`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+
+from ..table.acceptor import Acceptor, NotPromised
+from ..table.acceptor import WrongEpoch as EpochRefused
+from ..table.group import Ballot, Config, Epoch
+from ..table.proposer import Outcome, Step, Write, write_alone
+from ..wire.messages import (
+    Accepted,
+    Failed,
+    Promised,
+    SomeAccepted,
+    SomePromised,
+    SomeValues,
+    Values,
+    WrongEpoch,
+)
+from .core import Core
+from .hedge import Hedge
+from .keeper import Keeper
+from .mail import Job, Mail, Message, Result
+from .stragglers import Stragglers
+
+__all__ = ["Rounds"]
+
+#: Full rounds of one write in a row, before whoever asked for it is told that it failed.
+_MOST_ROUNDS = 8
+#: Rounds that are begun at once when another proposer got in between; later ones wait a little.
+_QUICK_ROUNDS = 3
+#: Writes of one key that wait for their turn.
+_MOST_WAITING = 1024
+#: Writes in one message whose answer should not take longer than that of one.
+_FEW = 32
+#: Keys of whose last write this node is not sure, before those of other epochs are forgotten.
+_MOST_UNSURE = 65_536
+
+
+class Rounds:
+    """Carries jobs through their rounds."""
+
+    def __init__(self, core: Core, keeper: Keeper) -> None:
+        self._core = core
+        self._keeper = keeper
+        self._stragglers = Stragglers(core)
+        self._hedge: Hedge[Job] = Hedge(core, self._slow)
+        self._busy: dict[bytes, deque[Job] | None] = {}  # key -> those that wait for their turn
+        self._ready: deque[Job] = deque()  # those whose turn has come
+        self._unsure: dict[bytes, Epoch] = {}  # keys whose last ACCEPT no quorum acknowledged
+        self._out = Mail(core)
+        self._backing_off: set[IDelayedCall] = set()
+
+    def stop(self) -> None:
+        """Nothing is sent any more."""
+        self._hedge.stop()
+        self._stragglers.stop()
+        for call in self._backing_off:
+            call.cancel()
+        self._backing_off.clear()
+
+    def alone(self, config: Config, write: Write) -> Outcome | None:
+        """A write in a group whose only member is this node: both rounds in one step.
+
+        :returns: None if that is not so, or somebody else has a promise.
+        """
+        core = self._core
+        acceptor = core.acceptors.get(config.partition)
+        if acceptor is None or acceptor.config is not config or acceptor.wedged:
+            return None
+        outcome = write_alone(acceptor, core.instance, write, core.stamp)
+        core.hear(acceptor.stamp)
+        return outcome
+
+    # -- one job
+
+    def begin(self, job: Job) -> None:
+        """Take a job on; it is under way after :meth:`flush`."""
+        key = job.proposal.write.key
+        if key in self._busy:
+            queue = self._busy[key]
+            if queue is None:
+                queue = self._busy[key] = deque()
+            if len(queue) >= _MOST_WAITING:
+                job.done(job, Failed(0, False))
+            else:
+                queue.append(job)
+            return
+        self._busy[key] = None
+        self._start(job)
+
+    def _start(self, job: Job) -> None:
+        core, config, proposal = self._core, job.config, job.proposal
+        acceptor = core.acceptors.get(config.partition)
+        if acceptor is not None and acceptor.config.epoch != config.epoch:
+            self._finish(job, self._keeper.wrong_epoch(config.partition))
+            return
+        if acceptor is not None and acceptor.wedged:
+            self._finish(job, self._keeper.wrong_epoch(config.partition, wedged=True))
+            return
+        key = proposal.write.key
+        if acceptor is not None and key not in self._unsure:
+            ballot = acceptor.steady(key, core.instance)
+            if ballot is not None:
+                proposal.steady(acceptor, ballot, core.stamp)
+                self._send(job, acceptor)
+                return
+        heard = acceptor.counter if acceptor is not None else 0
+        proposal.prepare(Ballot(config.epoch, core.next_counter(heard), core.instance))
+        self._send(job, acceptor)
+
+    def _send(self, job: Job, acceptor: Acceptor | None) -> None:
+        """Begin the proposal's round: the own answer first, then the others are asked."""
+        core, proposal, config = self._core, job.proposal, job.config
+        job.rounds += 1
+        while (step := proposal.step) is not Step.DONE:
+            job.heard = 0
+            if acceptor is not None and not self._answer_here(job, acceptor):
+                return
+            if proposal.step is not step:
+                continue
+            others = [peer for peer in core.preferred(config) if peer.instance != core.instance]
+            if step is Step.PREPARE or acceptor is None:
+                asked = [peer for peer in others if core.usable(peer)]
+                if len(asked) + (acceptor is not None) < config.quorum:
+                    asked = others
+                job.rest = ()
+            else:
+                needed = config.quorum - 1
+                asked, job.rest = others[:needed], others[needed:]
+            job.waiting = len(asked)
+            for peer in asked:
+                self._out.add(peer, job)
+            if job.rest:
+                self._hedge.watch(job, asked)
+            return
+        self._finish(job, proposal.outcome)
+
+    def _answer_here(self, job: Job, acceptor: Acceptor) -> bool:
+        """This node's own answer, if it is a member; False if the round is over by it."""
+        core, proposal, epoch = self._core, job.proposal, job.config.epoch
+        key = proposal.write.key
+        job.heard += 1
+        try:
+            if proposal.step is Step.ACCEPT:
+                record = proposal.record
+                assert record is not None
+                acceptor.accept(epoch, key, record)
+                core.hear(record.stamp)
+                proposal.accepted()
+            elif proposal.step is Step.PREPARE:
+                found = acceptor.prepare(epoch, proposal.ballot, key)
+                proposal.promised(found, acceptor.purged, core.stamp)
+            else:
+                found = acceptor.read(epoch, key)
+                proposal.confirmed(found.ballot if found is not None else None)
+        except EpochRefused as refusal:
+            self._give_up(
+                job, self._keeper.wrong_epoch(job.config.partition, wedged=refusal.wedged)
+            )
+            return False
+        except NotPromised as refusal:
+            self._again(job, refusal.promised.counter)
+            return False
+        return True
+
+    def _again(self, job: Job, heard: int) -> None:
+        """Another proposer was there: a full round with a higher ballot, now or a little later."""
+        core, proposal = self._core, job.proposal
+        job.rest, job.waiting = (), 0  # of the round that is over
+        if job.rounds > _MOST_ROUNDS:
+            self._give_up(job, Failed(job.heard, proposal.sent))
+            return
+        ballot = Ballot(job.config.epoch, core.next_counter(heard), core.instance)
+        proposal.prepare(ballot)
+        if job.rounds <= _QUICK_ROUNDS:
+            self._resume(job)
+            return
+        pause = core.rng.uniform(0, 0.002 * 2 ** min(job.rounds, 7))
+
+        def resume() -> None:
+            self._backing_off.discard(call)
+            self._resume(job)
+            self.flush()
+
+        call = core.clock.callLater(pause, resume)
+        self._backing_off.add(call)
+
+    def _resume(self, job: Job) -> None:
+        acceptor = self._core.acceptors.get(job.config.partition)
+        mine = acceptor is not None and acceptor.config.epoch == job.config.epoch
+        self._send(job, acceptor if mine else None)
+
+    def _give_up(self, job: Job, result: WrongEpoch | Failed) -> None:
+        if job.proposal.sent and isinstance(result, WrongEpoch):
+            result = Failed(job.heard, True)
+        self._finish(job, result)
+
+    def _finish(self, job: Job, result: Result) -> None:
+        proposal = job.proposal
+        key = proposal.write.key
+        if isinstance(result, Outcome):
+            if proposal.sent:
+                self._unsure.pop(key, None)
+                if job.rest:
+                    assert proposal.record is not None
+                    self._stragglers.send(job.rest, job.config, key, proposal.record)
+        else:
+            proposal.step = Step.DONE  # answers that are still under way come too late
+            if proposal.sent:
+                self._be_unsure(key, job.config.epoch)
+        job.rest = ()
+        waiting = self._busy.pop(key)
+        if waiting:
+            self._ready.append(waiting.popleft())
+            self._busy[key] = waiting or None
+        job.done(job, result)
+
+    def _be_unsure(self, key: bytes, epoch: Epoch) -> None:
+        if len(self._unsure) >= _MOST_UNSURE:
+            acceptors = self._core.acceptors
+            served = {acceptor.config.epoch for acceptor in acceptors.values()}
+            self._unsure = {k: e for k, e in self._unsure.items() if e in served}
+        self._unsure[key] = epoch
+
+    # -- messages
+
+    def flush(self) -> None:
+        """Begin what is ready, and send what is queued: one message of a kind to each member."""
+        while self._out or self._ready:
+            while self._ready:
+                self._start(self._ready.popleft())
+            for message in self._out.take():
+                self._ask(message)
+
+    def _ask(self, message: Message) -> None:
+        done: Callable[[Any], None]
+        if len(message.jobs) == 1 and message.step is Step.ACCEPT:
+            done = partial(self._answered_one, message, message.jobs[0].proposal.round)
+        else:
+            done = partial(self._answered, message, [job.proposal.round for job in message.jobs])
+        many = len(message.jobs) > _FEW  # takes longer than what is usual for this peer
+        patience = self._core.settings.request_timeout_max if many else None
+        self._core.links.request(message.peer, message.request(), done, patience)
+
+    def _answered_one(self, message: Message, number: int, reply: Any) -> None:
+        """As :meth:`_answered`, for the most frequent message of all."""
+        job = message.jobs[0]
+        proposal = job.proposal
+        plain = type(reply) is Accepted and reply.parts == _ACCEPTED_ONE
+        if not plain or proposal.round != number or proposal.step is not Step.ACCEPT:
+            self._answered(message, [number], reply)
+            return
+        job.heard += 1
+        job.waiting -= 1
+        proposal.accepted()
+        if proposal.over:
+            self._finish(job, proposal.outcome)
+            if self._ready:
+                self.flush()
+        elif not job.waiting:
+            self._widen(job, Failed(job.heard, proposal.sent))
+            self.flush()
+
+    def _answered(self, message: Message, rounds: list[int], reply: Any) -> None:
+        """A member answered a message, or did not."""
+        step, parts = message.step, message.parts
+        waiting = {
+            id(job)
+            for job, number in zip(message.jobs, rounds, strict=True)
+            if job.proposal.round == number and job.proposal.step is step
+        }
+        good = isinstance(reply, _GOOD[step]) and len(reply.parts) == len(parts)
+        answers = reply.parts if good else [reply] * len(parts)
+        for of_part, answer in zip(parts.values(), answers, strict=True):
+            if isinstance(answer, WrongEpoch) and answer.config is not None:
+                self._core.learn(answer.config)
+            some = [(place, job) for place, job in enumerate(of_part) if id(job) in waiting]
+            if isinstance(answer, SomeAccepted | SomePromised | SomeValues):
+                self._take(answer, some)
+            else:
+                for _, job in some:
+                    self._missed(job, answer)
+        self.flush()
+
+    def _take(
+        self, answer: SomeAccepted | SomePromised | SomeValues, jobs: list[tuple[int, Job]]
+    ) -> None:
+        core = self._core
+        refused = {} if isinstance(answer, SomeValues) else dict(answer.refused)
+        for place, job in jobs:
+            proposal = job.proposal
+            if proposal.over:
+                continue  # another answer of this message ended it
+            round_before = proposal.round
+            job.heard += 1
+            if place in refused:
+                self._again(job, refused[place].counter)
+                continue
+            if isinstance(answer, SomeAccepted):
+                proposal.accepted()
+            elif isinstance(answer, SomePromised):
+                if place >= len(answer.records):
+                    self._missed(job, answer)  # it did not fit
+                    continue
+                record = answer.records[place]
+                if record is not None:
+                    core.hear(record.stamp)
+                proposal.promised(record, answer.purged, core.stamp)
+            elif place >= len(answer.ballots):
+                self._missed(job, answer)
+                continue
+            elif not proposal.confirmed(answer.ballots[place]):
+                self._again(job, 0)
+                continue
+            if proposal.over:
+                self._finish(job, proposal.outcome)
+            elif proposal.round != round_before:
+                self._resume(job)
+            else:
+                job.waiting -= 1
+                if not job.waiting:
+                    self._widen(job, Failed(job.heard, proposal.sent))
+
+    def _missed(self, job: Job, answer: object) -> None:
+        """A member's answer is of no use."""
+        if job.proposal.over:
+            return
+        job.waiting -= 1
+        if isinstance(answer, WrongEpoch):
+            newest = self._core.directory.get(job.config.partition)
+            if newest is not None and newest.epoch > job.config.epoch:
+                self._give_up(job, answer)
+                return
+            if job.waiting <= 0 and not job.rest:
+                self._give_up(job, answer)
+                return
+        if job.waiting <= 0 or job.rest:
+            self._widen(job, Failed(job.heard, job.proposal.sent))
+
+    def _widen(self, job: Job, result: WrongEpoch | Failed) -> None:
+        """Ask the rest of the members; if there is no rest, and nobody is waited for, give up."""
+        rest, job.rest = job.rest, ()
+        if rest:
+            job.waiting += len(rest)
+            for peer in rest:
+                self._out.add(peer, job)
+        elif job.waiting <= 0:
+            self._give_up(job, result)
+
+    def _slow(self, job: Job) -> None:
+        """Some member did not answer in time: ask the rest, too."""
+        self._widen(job, Failed(job.heard, job.proposal.sent))
+        self.flush()
+
+
+_ACCEPTED_ONE = (SomeAccepted(),)
+#: what answers a step
+_GOOD: dict[Step, type[Any]] = {
+    Step.ACCEPT: Accepted,
+    Step.PREPARE: Promised,
+    Step.CONFIRM: Values,
+}

@@ -1,0 +1,107 @@
+"""What tells whether two members keep the same records, and where they differ (floor 0; pure).
+
+A ballot names one value for ever, so a record's digest is that of its key and its ballot.  Digests
+of many records are combined by exclusive or: their order does not matter, and none can be told from
+another by time.  Keys fall into buckets of about :data:`PER_BUCKET` records by their checksum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from hashlib import blake2b
+from zlib import crc32
+
+import msgspec
+
+from .group import Ballot, Base, Record
+
+__all__ = [
+    "DIGEST_BYTES",
+    "EMPTY_BASE",
+    "MOST_BUCKETS",
+    "PER_BUCKET",
+    "base_of",
+    "bucket_count",
+    "bucket_of",
+    "combined",
+    "differing",
+    "digests",
+    "in_buckets",
+]
+
+DIGEST_BYTES = 16
+#: Records in one bucket, about.
+PER_BUCKET = 32
+#: Their digests fit one message.
+MOST_BUCKETS = 1 << 15
+
+EMPTY_BASE = Base(0, bytes(DIGEST_BYTES))
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _digest(key: bytes, ballot: Ballot) -> int:
+    hashed = blake2b(_encode((key, ballot)), digest_size=DIGEST_BYTES).digest()
+    return int.from_bytes(hashed, "big")
+
+
+def base_of(records: Iterable[tuple[bytes, Record]]) -> Base:
+    """The identity of these records, tombstones included if they are among them."""
+    total = count = 0
+    for key, record in records:
+        total ^= _digest(key, record.ballot)
+        count += 1
+    return Base(count, total.to_bytes(DIGEST_BYTES, "big"))
+
+
+def bucket_count(records: int) -> int:
+    """How many buckets suit so many records: a power of two."""
+    wanted = max(1, records // PER_BUCKET)
+    return min(1 << (wanted - 1).bit_length(), MOST_BUCKETS)
+
+
+def bucket_of(key: bytes, buckets: int) -> int:
+    """The bucket of a key."""
+    return crc32(key) & (buckets - 1)
+
+
+def digests(records: Mapping[bytes, Record], buckets: int) -> bytes:
+    """The digests of all buckets, concatenated."""
+    totals = [0] * buckets
+    mask = buckets - 1
+    for key, record in records.items():
+        totals[crc32(key) & mask] ^= _digest(key, record.ballot)
+    return b"".join(total.to_bytes(DIGEST_BYTES, "big") for total in totals)
+
+
+def combined(digests: bytes) -> bytes:
+    """The digest of all records, given those of the buckets."""
+    total = 0
+    for at in range(0, len(digests), DIGEST_BYTES):
+        total ^= int.from_bytes(digests[at : at + DIGEST_BYTES], "big")
+    return total.to_bytes(DIGEST_BYTES, "big")
+
+
+def differing(mine: bytes, theirs: bytes) -> list[int]:
+    """The buckets whose digests differ.
+
+    :raises ValueError: if they are not of the same number of buckets.
+    """
+    if len(mine) != len(theirs):
+        raise ValueError(f"{len(theirs)} bytes of digests, not {len(mine)}")
+    if mine == theirs:
+        return []
+    return [
+        at // DIGEST_BYTES
+        for at in range(0, len(mine), DIGEST_BYTES)
+        if mine[at : at + DIGEST_BYTES] != theirs[at : at + DIGEST_BYTES]
+    ]
+
+
+def in_buckets(
+    records: Mapping[bytes, Record], buckets: int, wanted: Collection[int]
+) -> dict[bytes, Record]:
+    """The records of some buckets."""
+    mask = buckets - 1
+    if len(wanted) == buckets:
+        return dict(records)
+    return {key: record for key, record in records.items() if crc32(key) & mask in wanted}
