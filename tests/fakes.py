@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.base import Peer
 from py2p_twisted.errors import BadMessage, ChordError, PeerUnreachable
-from py2p_twisted.settings import Settings
+from py2p_twisted.settings import DEFAULT_REPLICAS, Settings
 from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Record
 from py2p_twisted.wire.codec import decode, encode
 from py2p_twisted.wire.link import Link
@@ -188,7 +188,7 @@ class FakeNode:
         self.clock = host.clock
         self.said = Hello(
             *(WIRE_VERSION, prot.subnet, prot.encryption, settings.k, b"ring"),
-            *(False, False, self.peer),
+            *(False, False, self.peer, DEFAULT_REPLICAS),
         )
         self.refusal: ChordError | None = None
         self.reply: Callable[[Any], Any] = self.answer_at_once

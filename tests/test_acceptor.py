@@ -12,22 +12,18 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.table.acceptor import Acceptor, NotPromised, WrongEpoch
-from py2p_twisted.table.group import (
-    EMPTY_BASE,
-    FIRST_EPOCH,
-    Ballot,
-    Record,
-    Successor,
-    base_of,
-)
+from py2p_twisted.table.digest import EMPTY_BASE, base_of, digests
+from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Record, Successor
 
-from .fakes import config, record
+from .fakes import config, make_peer, record
 
 EPOCH = FIRST_EPOCH
 KEY = b"key"
+FIRST = make_peer(1).instance  # the first member of all groups here
+LOWER, HIGHER = bytes(16), b"\xff" * 16
 
 
-def ballot(counter: int, instance: bytes = bytes(16)) -> Ballot:
+def ballot(counter: int, instance: bytes = LOWER) -> Ballot:
     return Ballot(EPOCH, counter, instance)
 
 
@@ -96,8 +92,10 @@ class VoteTests(SynchronousTestCase):
     def test_vote_is_told_to_the_next_proposer(self) -> None:
         self.assertIsNone(self.acceptor.wedge(EPOCH, ballot(1)))
         self.acceptor.choose(EPOCH, ballot(1), successor(2))
-        self.assertEqual(self.acceptor.vote, successor(2))
-        self.assertEqual(self.acceptor.wedge(EPOCH, ballot(2)), successor(2))
+        vote = (ballot(1), successor(2))
+        self.assertEqual(self.acceptor.vote, vote)
+        self.assertEqual(self.acceptor.wedge(EPOCH, ballot(2)), vote)
+        self.assertEqual(self.acceptor.vote, vote, "promising more does not change the vote")
 
     def test_lower_ballots_are_refused(self) -> None:
         self.acceptor.wedge(EPOCH, ballot(3))
@@ -113,7 +111,14 @@ class VoteTests(SynchronousTestCase):
         self.assertRaises(NotPromised, self.acceptor.choose, EPOCH, ballot(4), successor(9))
         self.assertRaises(NotPromised, self.acceptor.wedge, EPOCH, ballot(4))
         self.acceptor.choose(EPOCH, ballot(6), successor(3))
-        self.assertEqual(self.acceptor.vote, successor(3))
+        self.assertEqual(self.acceptor.vote, (ballot(6), successor(3)))
+
+    def test_the_ballot_that_stands(self) -> None:
+        self.assertIsNone(self.acceptor.wedge_ballot)
+        self.acceptor.wedge(EPOCH, ballot(3))
+        self.assertEqual(self.acceptor.wedge_ballot, ballot(3))
+        self.acceptor.choose(EPOCH, ballot(5), successor(2))
+        self.assertEqual(self.acceptor.wedge_ballot, ballot(5))
 
     def test_no_vote_without_wedge(self) -> None:
         """Nobody who still serves may have voted for a next epoch."""
@@ -127,62 +132,92 @@ class VoteTests(SynchronousTestCase):
         self.assertIsNone(self.acceptor.wedge(EPOCH, ballot(1)))
         for _ in range(2):
             self.acceptor.choose(EPOCH, ballot(1), successor(2))
-        self.assertEqual(self.acceptor.wedge(EPOCH, ballot(1)), successor(2))
-
-
-State = tuple[Ballot | None, Record | None]
-
-
-def register(state: State) -> Acceptor:
-    """An acceptor whose only key is in this state: what it promised, what it accepted."""
-    promised, accepted = state
-    acceptor = Acceptor(config(), [] if accepted is None else [(KEY, accepted)])
-    if promised is not None:
-        acceptor.prepare(EPOCH, promised, KEY)
-    return acceptor
+        self.assertEqual(self.acceptor.wedge(EPOCH, ballot(1)), (ballot(1), successor(2)))
 
 
 class RegisterTests(SynchronousTestCase):
     def test_every_order_of_small_ballots(self) -> None:
-        """All sequences of five messages with three ballots, against the rule as it is written."""
-        events = [(kind, counter) for kind in ("prepare", "accept") for counter in (1, 2, 3)]
-        for sequence in product(events, repeat=5):
+        """All sequences of four messages with five ballots, against the rule as it is written."""
+        ballots = [ballot(1, FIRST), ballot(2, FIRST), ballot(1, HIGHER), ballot(2), ballot(3)]
+        events = [(kind, one) for kind in ("prepare", "accept") for one in ballots]
+        for sequence in product(events, repeat=4):
             acceptor = Acceptor(config())
-            promised = accepted = 0
-            for kind, counter in sequence:
-                highest = max(promised, accepted)
+            lowest, prepared = ballot(1, FIRST), False
+            accepted: Ballot | None = None
+            for kind, one in sequence:
+                self.assertEqual(acceptor.promised(KEY), lowest, sequence)
+                for instance in (FIRST, LOWER, HIGHER):
+                    steady = None if prepared or lowest.instance != instance else lowest
+                    self.assertEqual(acceptor.steady(KEY, instance), steady, sequence)
                 asked: Callable[[], object]
                 if kind == "prepare":
-                    holds = counter > highest
-                    asked = partial(acceptor.prepare, EPOCH, ballot(counter), KEY)
+                    holds = one > lowest
+                    asked = partial(acceptor.prepare, EPOCH, one, KEY)
                 else:
-                    holds = counter >= highest
-                    asked = partial(acceptor.accept, EPOCH, KEY, record(counter))
-                expected = record(accepted) if accepted else None
+                    holds = one >= lowest or one == accepted
+                    asked = partial(acceptor.accept, EPOCH, KEY, Record(one, b"v"))
+                before = None if accepted is None else Record(accepted, b"v")
                 if not holds:
                     error = self.assertRaises(NotPromised, asked)
-                    self.assertEqual(error.promised, ballot(highest), sequence)
+                    self.assertEqual(error.promised, lowest, sequence)
                 elif kind == "prepare":
-                    self.assertEqual(asked(), expected, sequence)
-                    promised = counter
+                    self.assertEqual(asked(), before, sequence)
+                    lowest, prepared = one, True
                 else:
                     asked()
-                    accepted = counter
-                    expected = record(accepted)
-                self.assertEqual(acceptor.read(EPOCH, KEY), expected, sequence)
+                    if one >= lowest:
+                        lowest, prepared, accepted = one.next(), False, one
+                right = None if accepted is None else Record(accepted, b"v")
+                self.assertEqual(acceptor.read(EPOCH, KEY), right, sequence)
+
+    def test_the_first_member_need_not_ask(self) -> None:
+        """Before anything was accepted its first ballot is promised, for every key (rule 12)."""
+        acceptor = Acceptor(config(0, 1, 1, 2, 3))
+        for key in (b"a", b"b"):
+            self.assertEqual(acceptor.steady(key, FIRST), ballot(1, FIRST))
+            self.assertIsNone(acceptor.steady(key, make_peer(2).instance))
+            acceptor.accept(EPOCH, key, Record(ballot(1, FIRST), b"v"))
+            self.assertEqual(acceptor.steady(key, FIRST), ballot(2, FIRST))
+
+    def test_what_another_epoch_accepted_promises_nothing(self) -> None:
+        """A record of the base, however high its counter was (rule 7)."""
+        old = Record(Ballot(EPOCH, 99, HIGHER), b"old")
+        following = config(0, 2, 2, 1)
+        acceptor = Acceptor(following, [(KEY, old)])
+        first = Ballot(following.epoch, 1, make_peer(2).instance)
+        self.assertEqual(acceptor.promised(KEY), first)
+        acceptor.accept(following.epoch, KEY, Record(first, b"new"))
+        self.assertEqual(acceptor.promised(KEY), first.next())
+
+    def test_opened_late_with_records_of_the_epoch(self) -> None:
+        """What was copied from a member that serves counts as accepted."""
+        acceptor = Acceptor(config(), [(KEY, record(7))])
+        self.assertEqual(acceptor.promised(KEY), ballot(8))
+        self.assertRaises(NotPromised, acceptor.accept, EPOCH, KEY, record(6))
+        self.assertRaises(NotPromised, acceptor.prepare, EPOCH, ballot(8), KEY)
+
+    def test_the_same_twice(self) -> None:
+        """An ACCEPT that comes again is acknowledged again, and changes nothing."""
+        acceptor = Acceptor(config())
+        for _ in range(2):
+            acceptor.accept(EPOCH, KEY, record(4))
+        acceptor.prepare(EPOCH, ballot(9), KEY)
+        acceptor.accept(EPOCH, KEY, record(4))
+        self.assertEqual(acceptor.promised(KEY), ballot(9))
+        self.assertRaises(NotPromised, acceptor.accept, EPOCH, KEY, record(5))
 
     def test_ballots_of_equal_counters_are_ordered_by_instance(self) -> None:
         acceptor = Acceptor(config())
-        acceptor.prepare(EPOCH, ballot(1, b"b" * 16), KEY)
-        self.assertRaises(NotPromised, acceptor.prepare, EPOCH, ballot(1, b"a" * 16), KEY)
-        acceptor.prepare(EPOCH, ballot(1, b"c" * 16), KEY)
+        acceptor.prepare(EPOCH, ballot(2, b"b" * 16), KEY)
+        self.assertRaises(NotPromised, acceptor.prepare, EPOCH, ballot(2, b"a" * 16), KEY)
+        acceptor.prepare(EPOCH, ballot(2, b"c" * 16), KEY)
 
     def test_keys_are_independent(self) -> None:
         acceptor = Acceptor(config())
         acceptor.prepare(EPOCH, ballot(9), b"one")
-        acceptor.accept(EPOCH, b"two", record(1))
+        acceptor.accept(EPOCH, b"two", record(2))
         self.assertIsNone(acceptor.read(EPOCH, b"one"))
-        self.assertEqual(acceptor.read(EPOCH, b"two"), record(1))
+        self.assertEqual(acceptor.read(EPOCH, b"two"), record(2))
 
     def test_counter_is_the_highest_seen(self) -> None:
         """A proposer that takes the next one is not refused."""
@@ -193,82 +228,17 @@ class RegisterTests(SynchronousTestCase):
         acceptor.accept(EPOCH, b"two", record(7))
         self.assertEqual(acceptor.counter, 7)
 
-    def test_two_proposers_at_three_acceptors(self) -> None:
-        """Every order and every loss of their messages: what was chosen is never lost.
+    def test_stamp_is_the_highest_kept(self) -> None:
+        def stamped(counter: int, stamp: int) -> Record:
+            return Record(ballot(counter), b"v", bytes(8) + stamp.to_bytes(8, "big"))
 
-        Each adds its mark to the value that it learnt.  If both were acknowledged by a quorum, the
-        later value must hold both marks.
-        """
-        nothing: State = (None, None)
-        start: World = ((nothing,) * 3, (_Proposer(), _Proposer()))
-        seen, todo, both = {start}, [start], 0
-        while todo:
-            acceptors, proposers = todo.pop()
-            first, second = proposers
-            if len(first.acknowledged) >= 2 and len(second.acknowledged) >= 2:
-                both += 1
-                self.assertEqual(second.value, b"12")
-            for which, at in product((0, 1), range(3)):
-                for following in proposers[which].next_steps(which, at, acceptors[at]):
-                    state, proposer = following
-                    others = (*acceptors[:at], state, *acceptors[at + 1 :])
-                    pair = (proposer, second) if which == 0 else (first, proposer)
-                    reached = (others, pair)
-                    if reached not in seen:
-                        seen.add(reached)
-                        todo.append(reached)
-        self.assertGreater(both, 10)
-
-
-World = tuple[tuple[State, ...], tuple["_Proposer", "_Proposer"]]
-
-
-class _Proposer(tuple[Any, ...]):
-    """What a proposer did so far: where it prepared, its promises, its value, its accepts."""
-
-    def __new__(
-        cls,
-        prepared: frozenset[int] = frozenset(),
-        promises: tuple[Record | None, ...] = (),
-        value: bytes | None = None,
-        accepting: frozenset[int] = frozenset(),
-        acknowledged: frozenset[int] = frozenset(),
-    ) -> _Proposer:
-        return super().__new__(cls, (prepared, promises, value, accepting, acknowledged))
-
-    @property
-    def value(self) -> Any:
-        return self[2]
-
-    @property
-    def acknowledged(self) -> Any:
-        return self[4]
-
-    def next_steps(self, which: int, at: int, state: State) -> list[tuple[State, _Proposer]]:
-        """Its next message to one acceptor arrives there."""
-        prepared, promises, value, accepting, acknowledged = self
-        mine = ballot(which + 1)
-        if value is None and at not in prepared:
-            try:
-                promises = (*promises, register(state).prepare(EPOCH, mine, KEY))
-                state = (mine, state[1])
-            except NotPromised:
-                pass
-            if len(promises) == 2:
-                accepted = max(filter(None, promises), key=lambda one: one.ballot, default=None)
-                old = b"" if accepted is None else accepted.value
-                value = old + str(which + 1).encode()
-            return [(state, _Proposer(prepared | {at}, promises, value))]
-        if value is not None and at not in accepting:
-            wanted = Record(mine, value)
-            try:
-                register(state).accept(EPOCH, KEY, wanted)
-                state = (None, wanted)
-                acknowledged |= {at}
-            except NotPromised:
-                pass
-            return [(state, _Proposer(prepared, promises, value, accepting | {at}, acknowledged))]
-        return []
+        acceptor = Acceptor(config(0, 2), [(b"base", stamped(1, 5))])
+        self.assertEqual(acceptor.stamp, 5)
+        epoch = acceptor.config.epoch
+        for stamp, right in ((4, 5), (9, 9), (8, 9)):
+            one = stamped(stamp, stamp)
+            acceptor.accept(epoch, b"%d" % stamp, one.at(one.ballot._replace(epoch=epoch)))
+            self.assertEqual(acceptor.stamp, right)
 
 
 KEYS = st.sampled_from(
@@ -295,6 +265,8 @@ class RecordsTests(SynchronousTestCase):
         self.assertEqual(len(acceptor), len(model))
         self.assertEqual({key for key, _ in acceptor.live_records()}, live)
         self.assertEqual(acceptor.base(), base_of(acceptor.live_records()))
+        self.assertEqual(acceptor.digests(4), digests(acceptor.records, 4))
+        self.assertEqual(acceptor.digests(1), base_of(acceptor.records.items()).digest)
         for key, value in model.items():
             kept = acceptor.read(EPOCH, key)
             assert kept is not None
@@ -306,18 +278,20 @@ class RecordsTests(SynchronousTestCase):
         self.assertRaises(NotPromised, acceptor.accept, EPOCH, KEY, record(4, None))
         self.assertEqual((acceptor.keys, acceptor.tombstones), (1, 0))
 
-    def test_changed_keys(self) -> None:
-        """Those accepted since copying ahead began, and only those."""
-        acceptor = Acceptor(config())
-        acceptor.accept(EPOCH, b"before", record(1))
-        self.assertIsNone(acceptor.changed)
-        acceptor.changed = set()
-        acceptor.prepare(EPOCH, ballot(1), b"only promised")
-        acceptor.accept(EPOCH, b"one", record(2))
-        acceptor.accept(EPOCH, b"one", record(3))
-        acceptor.accept(EPOCH, b"two", record(4, None))
-        self.assertRaises(NotPromised, acceptor.accept, EPOCH, b"before", record(0))
-        self.assertEqual(acceptor.changed, {b"one", b"two"})
+    def test_digests_follow_the_records(self) -> None:
+        """They are remembered, and not longer than they hold."""
+        acceptor = Acceptor(config(), [(b"%d" % number, record(1)) for number in range(200)])
+        before = acceptor.digests()
+        self.assertEqual(before, digests(acceptor.records, 8))
+        self.assertIs(acceptor.digests(), before)
+        acceptor.accept(EPOCH, b"7", record(2))
+        self.assertEqual(acceptor.digests(), digests(acceptor.records, 8))
+        self.assertNotEqual(acceptor.digests(), before)
+
+    def test_records_cannot_be_changed_from_outside(self) -> None:
+        acceptor = Acceptor(config(), [(KEY, record(1))])
+        self.assertFalse(hasattr(acceptor.records, "__setitem__"))
+        self.assertEqual(dict(acceptor.records), {KEY: record(1)})
 
     def test_base_leaves_tombstones_out(self) -> None:
         """A base with and without them is the same base (rule 11)."""
@@ -336,9 +310,12 @@ class PageTests(SynchronousTestCase):
         st.sampled_from([b"", b"u", b"c", b"ub", b"x"]),
     )
     def test_walk(self, before: Any, between: list[Any], size: int, prefix: bytes) -> None:
-        """While keys come and go: those that stay are seen once, in order; none was never there."""
+        """While keys come and go: those that stay are seen once, in order; none was never there.
+
+        Tombstones are shown, too: whoever asks several members takes the newest of what they say.
+        """
         acceptor = Acceptor(config())
-        counter = 0
+        counter = 1
         state: dict[bytes, bytes | None] = {}
 
         def write(writes: list[tuple[bytes, bytes | None]]) -> None:
@@ -348,34 +325,32 @@ class PageTests(SynchronousTestCase):
                 acceptor.accept(EPOCH, key, record(counter, value))
                 state[key] = value
 
-        def live() -> set[bytes]:
-            return {k for k, v in state.items() if v is not None and k.startswith(prefix)}
+        def there() -> set[bytes]:
+            return {key for key in state if key.startswith(prefix)}
 
         write(before)
-        always, ever = live(), live()
+        always, ever = there(), there()
         seen: list[bytes] = []
-        while page := list(islice(self.page(acceptor, seen, prefix), size)):
-            ahead = sorted(key for key in live() if not seen or key > seen[-1])
-            self.assertEqual(page, ahead[:size])
-            seen += page
+        while page := list(islice(acceptor.page(EPOCH, max(seen, default=None), prefix), size)):
+            ahead = sorted(key for key in there() if not seen or key > seen[-1])
+            self.assertEqual([key for key, _ in page], ahead[:size])
+            for key, one in page:
+                self.assertIs(one, acceptor.get(key))
+                self.assertEqual(one.value, state[key])
+            seen += [key for key, _ in page]
             if between:
-                for one in between.pop():
-                    write([one])
-                    always &= live()
-                    ever |= live()
-        self.assertFalse(seen and any(key > seen[-1] for key in live()))
+                write(between.pop())
+                ever |= there()
+        self.assertFalse(seen and any(key > seen[-1] for key in there()))
         self.assertEqual(seen, sorted(set(seen)))
         self.assertLessEqual(always, set(seen))
         self.assertLessEqual(set(seen), ever)
-
-    @staticmethod
-    def page(acceptor: Acceptor, seen: list[bytes], prefix: bytes) -> Any:
-        return acceptor.page(EPOCH, seen[-1] if seen else None, prefix)
 
     def test_from_before_the_prefix(self) -> None:
         """A cursor that lies before all keys of the prefix does not end the walk."""
         acceptor = Acceptor(config(), [(b"a", record(1)), (b"b", record(1)), (b"u1", record(1))])
         for after in (None, b"", b"a", b"aa", b"b", b"u", b"u0"):
-            self.assertEqual(list(acceptor.page(EPOCH, after, b"u")), [b"u1"], after)
+            page = list(acceptor.page(EPOCH, after, b"u"))
+            self.assertEqual(page, [(b"u1", record(1))], after)
         for after in (b"u1", b"u2", b"v"):
             self.assertEqual(list(acceptor.page(EPOCH, after, b"u")), [], after)

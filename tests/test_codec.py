@@ -13,24 +13,39 @@ from msgspec import inspect as shapes
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.errors import BadMessage
+from py2p_twisted.table.digest import MOST_BUCKETS
 from py2p_twisted.table.group import FIRST_EPOCH, Config
+from py2p_twisted.table.proposer import Condition, Outcome, Write
 from py2p_twisted.wire.codec import decode, encode
 from py2p_twisted.wire.messages import (
+    Accept,
     Answer,
     Ask,
     Configs,
+    Differences,
+    Differing,
     Done,
+    GetDifference,
+    GetDigests,
     Hello,
     Learn,
     Message,
     Notify,
+    Page,
     Ping,
     Read,
     ReadMany,
+    Ready,
     Refused,
     Reply,
     Request,
+    Source,
+    TakeEra,
     Value,
+    Want,
+    WriteOne,
+    Written,
+    WrittenMany,
 )
 
 from .fakes import config, instances_of, make_peer, record
@@ -157,9 +172,10 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_types_survive(self) -> None:
         """Named tuples, enumerations and None do not come back as lists, numbers and empty."""
-        read = decode(encode(Ask(1, Read(FIRST_EPOCH, b"key"))))
+        read = decode(encode(Ask(1, Read(FIRST_EPOCH, b"key", Want.BALLOT))))
         assert isinstance(read, Ask) and isinstance(read.body, Read)
         self.assertIs(type(read.body.epoch), type(FIRST_EPOCH))
+        self.assertIs(read.body.want, Want.BALLOT)
         for value in (None, b"", b"\0"):
             answer = decode(encode(Answer(1, Value(value))))
             assert isinstance(answer, Answer) and isinstance(answer.body, Value)
@@ -264,6 +280,11 @@ class BadMessageTests(SynchronousTestCase):
                     for size in (0, 1, 8, 15, 16, 17, 20, 21, 4128, 4129):
                         self.assert_bad_or_message(pack(replaced(value, path, bytes(size))))
 
+    @staticmethod
+    def differing(buckets: int) -> Differing:
+        """A question about none of so many buckets."""
+        return Differing(0, FIRST_EPOCH, Source.EPOCH, buckets, (), ())
+
     def test_limits(self) -> None:
         peer, key = make_peer(1), bytes(4096 + 32)
         just_right: list[Message] = [
@@ -272,7 +293,13 @@ class BadMessageTests(SynchronousTestCase):
             Ask(0, Read(FIRST_EPOCH._replace(number=2**62), b"")),
             Refused("x" * 64, "x" * 1024, "\U0001f600" * 1024),
             Answer(0, Configs((config(1023, 1, 1, 2, 3, 4, 5),), 0)),
-            Hello(1, "s" * 256, "e" * 32, 160, bytes(16), False, False, peer),
+            Hello(1, "s" * 256, "e" * 32, 160, bytes(16), False, False, peer, 5),
+            Ask(0, GetDifference((self.differing(MOST_BUCKETS), self.differing(1)))),
+            Ask(0, Page(0, FIRST_EPOCH, None, True, 4096)),
+            Ask(0, WriteOne(FIRST_EPOCH, Write(key, None, bytes(8), after=2**53))),
+            Ask(0, Accept(((0, FIRST_EPOCH, ((key, record(2**62)),)),))),
+            Ask(0, TakeEra(((config(), (peer,) * 64),))),
+            Answer(0, Ready((), "x" * 1024)),
         ]
         too_much: list[Message] = [
             Ask(2**62 + 1, Ping()),
@@ -285,16 +312,49 @@ class BadMessageTests(SynchronousTestCase):
             Answer(0, Configs((config(1024),), 0)),
             Answer(0, Configs((Config(1, FIRST_EPOCH, ()),), 0)),
             Answer(0, Configs((config(1, 1, 1, 2, 3, 4, 5, 6),), 0)),
-            Hello(1, "s" * 257, "", 1, b"", False, False, peer),
-            Hello(1, "", "e" * 33, 1, b"", False, False, peer),
-            Hello(1, "", "", 0, b"", False, False, peer),
-            Hello(1, "", "", 161, b"", False, False, peer),
-            Hello(1, "", "", 1, bytes(17), False, False, peer),
+            Hello(1, "s" * 257, "", 1, b"", False, False, peer, 5),
+            Hello(1, "", "e" * 33, 1, b"", False, False, peer, 5),
+            Hello(1, "", "", 0, b"", False, False, peer, 5),
+            Hello(1, "", "", 161, b"", False, False, peer, 5),
+            Hello(1, "", "", 1, bytes(17), False, False, peer, 5),
+            Hello(1, "", "", 1, b"", False, False, peer, 6),
+            Hello(1, "", "", 1, b"", False, False, peer, -1),
+            Ask(0, GetDifference((self.differing(MOST_BUCKETS + 1),))),
+            Ask(0, GetDifference((self.differing(0),))),
+            Ask(0, Page(0, FIRST_EPOCH, None, True, 4097)),
+            Ask(0, Page(0, FIRST_EPOCH, None, True, 0)),
+            Ask(0, WriteOne(FIRST_EPOCH, Write(key, None, bytes(8), after=2**53 + 1))),
+            Ask(0, WriteOne(FIRST_EPOCH, Write(key, None, bytes(7)))),
+            Ask(0, WriteOne(FIRST_EPOCH, Write(key, None, bytes(9)))),
+            Ask(0, WriteOne(FIRST_EPOCH, Write(key + b"x", None, bytes(8)))),
+            Ask(0, Accept(((0, FIRST_EPOCH, ((key + b"x", record(1)),)),))),
+            Ask(0, Accept(((0, FIRST_EPOCH, ((key, record(2**62 + 1)),)),))),
+            Ask(0, TakeEra(((config(), (peer,) * 65),))),
+            Answer(0, Ready((), "x" * 1025)),
         ]
         for message in just_right:
             self.assertEqual(decode(encode(message)), message)
         for message in too_much:
             self.assert_bad(encode(message))
+
+    def test_enumerations(self) -> None:
+        """Their numbers, and no other."""
+        for kind, body, path in (
+            (Want, Read, (3,)),
+            (Want, ReadMany, (2,)),
+            (Source, GetDigests, (1, 0, 2)),
+            (Source, GetDifference, (1, 0, 2)),
+            (Condition, WriteOne, (2, 3)),
+            (Outcome, Written, (1,)),
+            (Outcome, WrittenMany, (1, 0, 1, 0)),
+        ):
+            value, numbers = plain(envelope(simplest(body))), set(map(int, kind))
+            for number in range(-1, 9):
+                raw = pack(replaced(value, (2, *path), number))
+                if number in numbers:
+                    self.assertEqual(at(plain(decode(raw)), (2, *path)), number)
+                else:
+                    self.assert_bad(raw)
 
     def test_no_kind(self) -> None:
         for tag in (None, -1, 9, 10**6, "Hello", b"\0", 1.0, [0]):
@@ -344,18 +404,37 @@ class BadMessageTests(SynchronousTestCase):
                 self.assert_bad(liar)
                 self.assert_bad(b"\x93\x0a" + liar)
                 self.assert_bad(b"\x93\x0a\x01\x92\x08" + liar)  # Learn
-                self.assert_bad(b"\x93\x0a\x01\x92\x16" + liar)  # ReadMany
+                self.assert_bad(b"\x93\x0a\x01\x93\x16" + liar)  # ReadMany
+                self.assert_bad(b"\x93\x0a\x01\x92\x1c" + liar)  # Accept
+                self.assert_bad(b"\x93\x0a\x01\x92\x1c\x91\x93\0\x93\0\0\x01" + liar)  # a part
                 self.assert_bad(b"\x93\x0b\x01\x92\x78" + liar)  # Value
+                self.assert_bad(b"\x93\x0b\x01\x92\xcc\x90" + liar)  # Differences
                 self.assert_bad(b"\x94\x0a\x01\x91\x01" + liar)  # beyond the last field
 
     def test_the_liars_are_aimed_right(self) -> None:
-        self.assertTrue(encode(Ask(1, Learn((config(),)))).startswith(b"\x93\x0a\x01\x92\x08\x91"))
-        self.assertTrue(encode(Ask(1, ReadMany(()))).startswith(b"\x93\x0a\x01\x92\x16\x90"))
-        self.assertTrue(encode(Answer(1, Value(b""))).startswith(b"\x93\x0b\x01\x92\x78\xc4"))
+        """Each of them stands where a message has an array or bytes."""
+        accept = Ask(1, Accept(((0, FIRST_EPOCH, ()),)))
+        for message, start in (
+            (Ask(1, Learn((config(),))), b"\x93\x0a\x01\x92\x08\x91"),
+            (Ask(1, ReadMany(())), b"\x93\x0a\x01\x93\x16\x90"),
+            (accept, b"\x93\x0a\x01\x92\x1c\x91"),
+            (accept, b"\x93\x0a\x01\x92\x1c\x91\x93\0\x93\0\0\x01\x90"),
+            (Answer(1, Value(b"")), b"\x93\x0b\x01\x92\x78\xc4"),
+            (Answer(1, Differences(())), b"\x93\x0b\x01\x92\xcc\x90\x90"),
+        ):
+            self.assertTrue(encode(message).startswith(start), message)
 
     def test_later_fields_are_passed_over(self) -> None:
         """A later version may add a field behind the others."""
         self.assertEqual(decode(pack([10, 1, [*plain(Ping()), "new"], "newer"])), Ask(1, Ping()))
+
+    def test_earlier_senders_left_fields_out(self) -> None:
+        """The last fields of some messages have defaults."""
+        self.assertEqual(decode(pack([10, 1, [1]])), Ask(1, Ping(member=False)))
+        read = decode(pack([10, 1, [20, [0, 0, 1], b"key"]]))
+        self.assertEqual(read, Ask(1, Read(FIRST_EPOCH, b"key", Want.VALUE)))
+        write = decode(pack([10, 1, [21, [0, 0, 1], [b"key", b"v", bytes(8)]]]))
+        self.assertEqual(write, Ask(1, WriteOne(FIRST_EPOCH, Write(b"key", b"v", bytes(8)))))
 
     def test_scalars(self) -> None:
         for value in (*SCALARS, [], b""):
@@ -366,11 +445,27 @@ class BadMessageTests(SynchronousTestCase):
         """What is nested deepest is checked too."""
         good = plain(simplest(Config))
         self.assertEqual(msgspec.convert(good, Config), simplest(Config))
-        whole = pack([10, 1, [30, [[0, [0, 0, 1], True, [[b"key", plain(record(1))]]]]]])
-        self.assertIsInstance(decode(whole), Ask)
-        for spoilt in ([[[0, 0], 1, b""], b"v"], [[[0, 0, 1], -1, b""], b"v"], [[], b"v"]):
-            raw = pack([10, 1, [30, [[0, [0, 0, 1], True, [[b"key", spoilt]]]]]])
-            self.assert_bad(raw)
+        ballot, entry = [[0, 0, 1], 1, b"i"], bytes(16)
+        spoilt: list[Any] = [
+            [],
+            [ballot],
+            [[], b"v"],
+            [[[0, 0], 1, b"i"], b"v"],
+            [[[0, 0, 1], -1, b"i"], b"v"],
+            [ballot, "v"],
+            [ballot, b"v", "entries"],
+            [ballot, b"v", entry, -1],
+            [ballot, b"v", entry, None],
+        ]
+        for wrap in (
+            lambda kept: [10, 1, [28, [[0, [0, 0, 1], [[b"key", kept]]]]]],  # Accept
+            lambda kept: [11, 1, [144, [[[[b"key", kept]], [], False]]]],  # Differences
+            lambda kept: [11, 1, [140, [[139, [0, 0, 1], [kept], []]]]],  # Promised
+        ):
+            for kept in (plain(record(1)), [ballot, None], [ballot, b"v", entry, 2**62]):
+                self.assertIsInstance(decode(pack(wrap(kept))), Ask | Answer)
+            for kept in spoilt:
+                self.assert_bad(pack(wrap(kept)))
 
     def test_peers_are_peers(self) -> None:
         good = plain(make_peer(1))

@@ -27,23 +27,45 @@ from twisted.trial.unittest import SynchronousTestCase
 from py2p_twisted import errors
 from py2p_twisted.base import Peer
 from py2p_twisted.node.core import user_key
+from py2p_twisted.node.node import _OF_MEMBERS
 from py2p_twisted.ring.circle import key_identifier, partition_of
 from py2p_twisted.settings import Settings
-from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Base, Config, Epoch, Record, Successor
-from py2p_twisted.table.proposer import Write
+from py2p_twisted.table.digest import MOST_BUCKETS
+from py2p_twisted.table.group import (
+    FIRST_EPOCH,
+    Ballot,
+    Base,
+    Config,
+    Epoch,
+    Record,
+    Successor,
+    written,
+)
+from py2p_twisted.table.proposer import Condition, Outcome, Write
 from py2p_twisted.tap import Options
 from py2p_twisted.wire import messages
 from py2p_twisted.wire.codec import decode, encode
 from py2p_twisted.wire.messages import (
+    Accept,
+    Accepted,
     Answer,
     Ask,
+    Difference,
+    Differing,
     Hello,
     Message,
+    Notify,
     Read,
     Reply,
     Request,
-    StagePart,
-    Value,
+    SomeAccepted,
+    SomeDigests,
+    Source,
+    Version,
+    Versioned,
+    Want,
+    WriteOne,
+    Written,
 )
 
 from .test_plugin import PATIENCE, TWISTD, environment
@@ -54,8 +76,16 @@ DOCS = ROOT / "docs"
 #: What travels inside messages and has no tag.
 SHAPES: dict[str, type] = {
     shape.__name__: shape
-    for shape in (Peer, Epoch, Config, Base, Successor, Ballot, Record, Write, StagePart)
+    for shape in (
+        *(Peer, Epoch, Config, Base, Successor, Ballot, Record, Write),
+        *(SomeDigests, Differing, Difference),
+    )
 }
+
+ENUMERATIONS = (Want, Source, Condition, Outcome)
+
+#: The member in the worked examples.
+MEMBER = bytes(range(16, 32))
 
 _WORDS = {int: "integer", bytes: "bytes", str: "text", bool: "boolean", NoneType: "nil"}
 
@@ -336,6 +366,20 @@ class TestProtocol(SynchronousTestCase):
                 code[name] = (str(tag), fields_of(message) or "none")
         self.assertEqual(page, code)
 
+    def test_who_may_ask(self) -> None:
+        """Every request says whether a node that keeps nothing may send it."""
+        page = {
+            row[1].strip("`"): row[3]
+            for row in table_rows(section("protocol.rst", "Requests"))
+            if row[0].isdigit()
+        }
+        of_members = {*_OF_MEMBERS, Notify}  # Notify looks for itself who sends it
+        code = {
+            kind.__name__: "members" if kind in of_members else "anybody"
+            for kind in get_args(Request)
+        }
+        self.assertEqual(page, code)
+
     def test_shapes(self) -> None:
         """What stands inside messages."""
         page = {
@@ -344,6 +388,29 @@ class TestProtocol(SynchronousTestCase):
             if row[0].startswith("``")
         }
         self.assertEqual(page, {name: fields_of(shape) for name, shape in SHAPES.items()})
+
+    def test_enumerations(self) -> None:
+        """Every number and its name."""
+        page = {
+            row[0].strip("`"): row[1]
+            for row in table_rows(section("protocol.rst", "Enumerations"))
+            if row[0].startswith("``")
+        }
+        code = {
+            kind.__name__: ", ".join(f"{one.value} ``{one.name}``" for one in kind)
+            for kind in ENUMERATIONS
+        }
+        self.assertEqual(page, code)
+
+    def test_nothing_is_left_out(self) -> None:
+        """Whatever is named in a field is explained: a message, a shape, an enumeration."""
+        rows = table_rows(read("protocol.rst"))
+        fields = [row[2] for row in rows if row[0].isdigit()]
+        fields += [row[1] for row in rows if row[0].strip("`") in SHAPES]
+        named = {name for text in fields for name in re.findall(r"\b[A-Z]\w+", text)}
+        explained = {row[1].strip("`") for row in rows if row[0].isdigit()}
+        explained |= {*SHAPES, *(kind.__name__ for kind in ENUMERATIONS)}
+        self.assertEqual(named - explained, set())
 
     def test_tags_tell_messages_apart(self) -> None:
         """No two messages share one."""
@@ -375,18 +442,35 @@ class TestProtocol(SynchronousTestCase):
         self.assertLess(len(self.example("hello")), settings.max_hello)
 
     def test_read(self) -> None:
-        """A get and its answer."""
-        self.check("read", Ask(1, Read(FIRST_EPOCH, user_key(b"test key"))))
-        self.check("value", Answer(1, Value(b"value")))
+        """A get, and what two members answer."""
+        key, ballot = user_key(b"test key"), Ballot(FIRST_EPOCH, 1, MEMBER)
+        self.check("read", Ask(1, Read(FIRST_EPOCH, key, Want.BOTH)))
+        self.check("versioned", Answer(1, Versioned(b"value", ballot)))
+        self.check("version", Answer(1, Version(ballot)))
         place = key_identifier(b"test key", 6)
         self.assertEqual((place, partition_of(place, 6)), (62, 62))
+
+    def test_write(self) -> None:
+        """A set, what its proposer makes of it, and their answers."""
+        before, operation = bytes(range(0xA1, 0xA9)), bytes(range(0xB1, 0xB9))
+        write = Write(user_key(b"test key"), b"new", operation)
+        self.check("write", Ask(2, WriteOne(FIRST_EPOCH, write)))
+        first = Ballot(FIRST_EPOCH, 1, MEMBER)
+        old = written(None, first, b"value", before, 0)
+        new = written(old, first.next(), write.value, operation, write.after)
+        self.check("accept", Ask(7, Accept(((62, FIRST_EPOCH, ((write.key, new),)),))))
+        self.check("accepted", Answer(7, Accepted((SomeAccepted(),))))
+        self.check("written", Answer(2, Written(Outcome.APPLIED, new.stamp)))
 
     def test_numbers(self) -> None:
         """The limits that the page names."""
         page = read("protocol.rst")
         self.assertIn(f"{Settings.max_frame:,} bytes", page)
         self.assertEqual(Settings.max_hello, 4096)
-        self.assertIn(f"wire version {messages.WIRE_VERSION}", page)
+        self.assertIn(f"wire version {messages.WIRE_VERSION}.", page)
+        self.assertIn(f"``buckets`` 1 to {MOST_BUCKETS:,}", page)
+        self.assertIn(f"at most {Settings.max_key + 32:,} bytes", " ".join(page.split()))
+        self.assertIn(f"about {Settings.page_bytes // 1024} KiB", page)
 
 
 # -- the rest

@@ -1,8 +1,8 @@
-"""Epochs, ballots, records and bases: their order, their identity, their encoding."""
+"""Epochs, ballots, records and configurations: their order, their growth, their encoding."""
 
 from __future__ import annotations
 
-from itertools import pairwise, permutations, product
+from itertools import pairwise, product
 
 import msgspec
 from hypothesis import given, settings
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.table.group import (
-    EMPTY_BASE,
     FIRST_EPOCH,
     Ballot,
     Base,
@@ -18,8 +17,8 @@ from py2p_twisted.table.group import (
     Epoch,
     Record,
     Successor,
-    base_of,
     quorum,
+    written,
 )
 
 from .fakes import config, instances_of, make_peer, record
@@ -53,6 +52,18 @@ class OrderTests(SynchronousTestCase):
             self.assertLess(lower, higher)
         self.assertEqual(sorted(set(ordered)), ordered)
 
+    def test_the_next_ballot(self) -> None:
+        """Nothing of a lower counter or a lower instance lies at or above it."""
+        here = Ballot(FIRST_EPOCH, 4, b"m" * 16)
+        self.assertEqual(here.next(), Ballot(FIRST_EPOCH, 5, b"m" * 16))
+        for other in (Ballot(FIRST_EPOCH, 4, b"z" * 16), Ballot(FIRST_EPOCH, 5, b"a" * 16)):
+            self.assertTrue(here < other < here.next())
+            self.assertGreater(other.next(), here.next(), "who accepts it refuses `next`")
+
+    def test_plausible(self) -> None:
+        self.assertTrue(Epoch(0, 2**62, 2**61 - 1).plausible())
+        self.assertFalse(Epoch(0, 0, 2**61).plausible() or Epoch(2**32, 0, 1).plausible())
+
     def test_quorum(self) -> None:
         """Two quorums always meet."""
         self.assertEqual([quorum(members) for members in range(1, 6)], [1, 2, 2, 3, 3])
@@ -60,27 +71,82 @@ class OrderTests(SynchronousTestCase):
             self.assertGreater(2 * quorum(members), members)
 
 
+IDS = [bytes([number]) * 8 for number in range(1, 10)]
+
+
+def entries(*stamps: int) -> bytes:
+    """The operations of a record: ids in order, with these stamps."""
+    return b"".join(IDS[at] + stamp.to_bytes(8, "big") for at, stamp in enumerate(stamps))
+
+
 class RecordTests(SynchronousTestCase):
-    def test_has_done_takes_whole_ids_only(self) -> None:
-        one, two = b"aaaabbbb", b"ccccdddd"
-        kept = Record(Ballot(FIRST_EPOCH, 1, b"i"), None, one + two, 2)
-        self.assertTrue(kept.has_done(one) and kept.has_done(two))
-        for straddling in (b"bbbbcccc", b"abbbbccc", b"aaaa", b""):
-            self.assertFalse(kept.has_done(straddling))
+    def test_done_takes_whole_ids_only(self) -> None:
+        """Nothing that straddles two entries, no stamp, and no id that is not there."""
+        one, two, stamp = b"aaaabbbb", b"ccccdddd", b"bbbbcccc"
+        kept = Record(Ballot(FIRST_EPOCH, 1, b"i"), None, one + stamp + two + stamp)
+        self.assertTrue(kept.done(one) and kept.done(two))
+        for other in (stamp, b"bbbbbbbb", b"ccccaaaa", b"ccccbbbb", b"abbbbbbb", bytes(8)):
+            self.assertIsNone(kept.done(other), other)
 
-    def test_remember(self) -> None:
-        ids = [bytes([number]) * 8 for number in range(6)]
+    def test_nothing_was_done_to_an_empty_one(self) -> None:
+        self.assertIsNone(record(1).done(IDS[0]))
+        self.assertEqual(record(1).stamp, 0)
+
+    def test_stamp_is_that_of_the_last_write(self) -> None:
+        kept = Record(Ballot(FIRST_EPOCH, 1, b"i"), b"v", entries(3, 7, 2**61))
+        self.assertEqual(kept.stamp, 2**61)
+
+    def test_at_another_ballot(self) -> None:
+        """Settling a record changes its ballot, and nothing else."""
+        ballots = [Ballot(FIRST_EPOCH, counter, b"i") for counter in (1, 2)]
+        old = Record(ballots[0], b"v", entries(1, 2), 5)
+        self.assertEqual(old.at(ballots[1]), Record(ballots[1], b"v", entries(1, 2), 5))
+
+
+class WrittenTests(SynchronousTestCase):
+    def test_the_last_four(self) -> None:
+        """It remembers four writes with their stamps, and the stamp of the newest forgotten."""
         kept: Record | None = None
-        for count, operation in enumerate(ids, 1):
-            operations = Record.remember(kept, operation)
-            self.assertEqual(operations, b"".join(ids[max(0, count - 4) : count]))
-            kept = Record(Ballot(FIRST_EPOCH, count, b"i"), b"v", operations, count)
+        for count, operation in enumerate(IDS, 1):
+            ballot = Ballot(FIRST_EPOCH, count, b"i")
+            refused = count % 3 == 0
+            kept = written(kept, ballot, b"%d" % count, operation, 10 * count, refused=refused)
+            self.assertEqual((kept.ballot, kept.value), (ballot, b"%d" % count))
+            self.assertEqual(kept.stamp, 10 * count + 1)
+            self.assertEqual(kept.forgot, 0 if count <= 4 else 10 * (count - 4) + 1)
+            for number, other in enumerate(IDS, 1):
+                remembered = count - 4 < number <= count
+                self.assertIs(kept.done(other), number % 3 != 0 if remembered else None)
 
-    def test_forgot_some(self) -> None:
-        forgot = [
-            record(1).__class__(record(1).ballot, None, b"", n).forgot_some() for n in (0, 4, 5)
-        ]
-        self.assertEqual(forgot, [False, False, True])
+    def test_stamps_grow_with_the_clock_or_without_it(self) -> None:
+        """Above the clock's time, and above that of the write before."""
+        for clock, before, right in ((0, 7, 8), (6, 7, 8), (7, 7, 8), (8, 7, 9), (90, 7, 91)):
+            old = Record(Ballot(FIRST_EPOCH, 1, b"i"), None, entries(before))
+            kept = written(old, old.ballot.next(), b"v", IDS[5], clock)
+            self.assertEqual(kept.stamp, right)
+        self.assertEqual(written(None, old.ballot, b"v", IDS[0], 41).stamp, 42)
+
+    def test_a_tombstone_remembers_too(self) -> None:
+        old = Record(Ballot(FIRST_EPOCH, 1, b"i"), b"v", entries(1))
+        gone = written(old, old.ballot.next(), None, IDS[1], 0)
+        self.assertIsNone(gone.value)
+        self.assertTrue(gone.done(IDS[0]) and gone.done(IDS[1]))
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 2**50), st.booleans()), max_size=12))
+    def test_against_a_list(self, writes: list[tuple[int, bool]]) -> None:
+        """Whatever the clocks: every write is remembered, or no younger than what was forgotten."""
+        kept: Record | None = None
+        stamps: list[int] = []
+        for number, (clock, refused) in enumerate(writes):
+            operation, ballot = number.to_bytes(8, "little"), Ballot(FIRST_EPOCH, number + 1, b"i")
+            kept = written(kept, ballot, b"v", operation, clock, refused=refused)
+            stamps.append(kept.stamp)
+            self.assertGreater(kept.stamp, clock)
+            self.assertEqual(stamps, sorted(set(stamps)))
+            for earlier, stamp in enumerate(stamps):
+                done = kept.done(earlier.to_bytes(8, "little"))
+                self.assertIs(done, not writes[earlier][1] if stamp > kept.forgot else None)
 
 
 class ConfigTests(SynchronousTestCase):
@@ -89,75 +155,16 @@ class ConfigTests(SynchronousTestCase):
         self.assertTrue(some.has(make_peer(3).instance) and some.has(make_peer(5).instance))
         self.assertFalse(some.has(make_peer(4).instance) or some.has(b""))
 
+    def test_quorum(self) -> None:
+        for members in range(1, 6):
+            self.assertEqual(config(0, 1, *range(members)).quorum, quorum(members))
 
-RECORDS = st.dictionaries(st.binary(max_size=6), instances_of(Record), max_size=6)
-
-
-class BaseTests(SynchronousTestCase):
-    def test_empty(self) -> None:
-        self.assertEqual(base_of([]), EMPTY_BASE)
-
-    def test_every_order(self) -> None:
-        records = [(bytes([number]), record(number)) for number in range(5)]
-        self.assertEqual(len({base_of(order) for order in permutations(records)}), 1)
-
-    @settings(max_examples=60, deadline=None)
-    @given(RECORDS, st.randoms(use_true_random=False))
-    def test_any_order(self, records: dict[bytes, Record], rng: object) -> None:
-        shuffled = list(records.items())
-        rng.shuffle(shuffled)  # type: ignore[attr-defined]
-        self.assertEqual(base_of(shuffled), base_of(records.items()))
-        self.assertEqual(base_of(shuffled).records, len(records))
-
-    @settings(max_examples=60, deadline=None)
-    @given(RECORDS, RECORDS)
-    def test_equal_bases_mean_equal_records(
-        self, one: dict[bytes, Record], other: dict[bytes, Record]
-    ) -> None:
-        self.assertEqual(base_of(one.items()) == base_of(other.items()), one == other)
-
-    def test_any_difference(self) -> None:
-        """In key or any field of any record, by one record more or fewer, or one twice."""
-        ballot = Ballot(FIRST_EPOCH, 1, b"i" * 16)
-        kept = Record(ballot, b"value", b"operation", 1)
-        others = [
-            Record(ballot._replace(counter=2), b"value", b"operation", 1),
-            Record(ballot._replace(instance=b"j" * 16), b"value", b"operation", 1),
-            Record(ballot._replace(epoch=FIRST_EPOCH.following()), b"value", b"operation", 1),
-            Record(ballot, b"other", b"operation", 1),
-            Record(ballot, b"", b"operation", 1),
-            Record(ballot, None, b"operation", 1),
-            Record(ballot, b"value", b"other", 1),
-            Record(ballot, b"value", b"operation", 2),
-        ]
-        rest = [(b"r%d" % number, record(number)) for number in range(3)]
-        bases = [
-            base_of([*rest, (b"key", kept)]),
-            *(base_of([*rest, (b"key", other)]) for other in others),
-            base_of([*rest, (b"kez", kept)]),
-            base_of(rest),
-            base_of([*rest, (b"key", kept), (b"key2", kept)]),
-            base_of([*rest, (b"key", kept), (b"key", kept)]),
-            base_of([*rest, (b"key", kept), (b"key", kept), (b"key", kept)]),
-            EMPTY_BASE,
-        ]
-        self.assertEqual(len(set(bases)), len(bases))
-
-    def test_swapped_values(self) -> None:
-        one, two = record(1, b"one"), record(1, b"two")
-        self.assertNotEqual(
-            base_of([(b"a", one), (b"b", two)]), base_of([(b"a", two), (b"b", one)])
-        )
-
-    def test_key_and_value_do_not_run_together(self) -> None:
-        self.assertNotEqual(
-            base_of([(b"ab", record(1, b"c"))]), base_of([(b"a", record(1, b"bc"))])
-        )
-
-    def test_the_same_on_every_node(self) -> None:
-        """Nodes compare them: the digest of these records is part of the wire protocol."""
-        base = base_of([(b"key", record(1, b"value")), (b"gone", record(2, None))])
-        self.assertEqual(base, Base(2, bytes.fromhex("0e132613b23a636aa546e360c93a8cef")))
+    def test_first_ballot(self) -> None:
+        """It belongs to the first member, and is below all that full rounds use."""
+        some = config(0, 7, 5, 1, 3)
+        self.assertEqual(some.first_ballot, Ballot(some.epoch, 1, make_peer(5).instance))
+        self.assertLess(some.first_ballot, Ballot(some.epoch, 2, bytes(16)))
+        self.assertGreater(some.first_ballot, Ballot(config(0, 6).epoch, 2**60, b"\xff" * 16))
 
 
 class EncodingTests(SynchronousTestCase):

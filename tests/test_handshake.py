@@ -21,7 +21,18 @@ from py2p_twisted.settings import Settings
 from py2p_twisted.table.group import FIRST_EPOCH
 from py2p_twisted.wire.codec import encode
 from py2p_twisted.wire.endpoints import TLS_REFUSAL
-from py2p_twisted.wire.messages import Answer, Ask, Busy, Done, Hello, Ping, Read, Refused, Value
+from py2p_twisted.wire.messages import (
+    WIRE_VERSION,
+    Answer,
+    Ask,
+    Busy,
+    Done,
+    Hello,
+    Ping,
+    Read,
+    Refused,
+    Value,
+)
 
 from .fakes import FakeNode, WireCase, framed, make_peer
 
@@ -154,14 +165,15 @@ class MismatchTests(HandshakeCase):
 
     def test_wire_version(self) -> None:
         a, b = self.node(1), self.node(2)
-        b.announce(version=2)
-        with self.told("wire version is 2 here and 1 there"):
+        ours, theirs = WIRE_VERSION, WIRE_VERSION + 1
+        b.announce(version=theirs)
+        with self.told(f"wire version is {theirs} here and {ours} there"):
             dialling = self.dial(a, b)
             self.run_for(2)
         error = self.refused_with(NetworkMismatch, dialling)
-        self.assertIn("wire version is 1 here and 2 there", str(error))
-        self.assertIn("wire version 1", error.ours)
-        self.assertIn("wire version 2", error.theirs)
+        self.assertIn(f"wire version is {ours} here and {theirs} there", str(error))
+        self.assertIn(f"wire version {ours}", error.ours)
+        self.assertIn(f"wire version {theirs}", error.theirs)
 
     def test_a_peer_that_does_not_refuse_by_itself(self) -> None:
         """The dialling side compares too, and tells the other."""
@@ -335,7 +347,7 @@ class StrangerTests(HandshakeCase):
 
     def test_a_long_frame_before_hello(self) -> None:
         node = self.node(1)
-        message = Ask(1, Read(FIRST_EPOCH, bytes(4085)))
+        message = Ask(1, Read(FIRST_EPOCH, bytes(4084)))
         self.assertEqual(len(encode(message)), 4097)
         with self.told("4097 bytes is announced; 4096 are allowed"):
             self.raw_client(node, framed(message))

@@ -28,7 +28,7 @@ from py2p_twisted.wire.protocol import MessageProtocol, Outbox
 
 from .fakes import FakeReceiver, FakeTransport, make_peer, unframed
 
-HELLO = Hello(WIRE_VERSION, "chord", "Plaintext", 6, b"ring", False, False, make_peer(2))
+HELLO = Hello(WIRE_VERSION, "chord", "Plaintext", 6, b"ring", False, False, make_peer(2), 3)
 
 
 class LinkCase(SynchronousTestCase):

@@ -105,7 +105,8 @@ class PluginTests(SynchronousTestCase):
         """``--help`` explains every option, ``--version`` tells ours."""
         helped, version = self.run_all([*TWISTD, "chord", "--help"], [*TWIST, "chord", "--version"])
         self.assertEqual((helped[0], helped[2]), (0, ""))
-        for name in ("port", "interface", "join", "k", "subnet", "encryption", "out-addr", "tls"):
+        names = "port", "interface", "join", "k", "replicas", "subnet", "encryption", "out-addr"
+        for name in (*names, "tls"):
             self.assertRegex(helped[1], rf"--{name}= +\w")
         self.assertEqual((version[0], version[2]), (0, ""))
         self.assertRegex(version[1], r"^py2p_twisted \d+\.\d+")

@@ -27,10 +27,12 @@ from py2p_twisted.errors import (
     NotConnected,
     OperationTimeout,
     PeerUnreachable,
+    RingConflict,
     Unavailable,
     ValueTooLarge,
 )
 from py2p_twisted.service import ChordService, Text
+from py2p_twisted.settings import Settings
 
 from .certificates import Authority, days_from_now
 from .simulation.ring_case import RingCase, address
@@ -251,17 +253,33 @@ class TestTrouble(RingCase):
             world.run(20)
 
     def test_timeout(self) -> None:
-        """Operations end when their time is over."""
-        with self.world(1, operation_timeout=2.5) as world:
-            keeper, reader = self.pair(world)
-            keeper.host.pause()
-            for operation in self.operations(reader.service):
-                began = world.clock.seconds()
-                (error,) = self.all_of(world, [operation()])
-                self.assertIsInstance(error, Unavailable | OperationTimeout)
-                self.assertLess(world.clock.seconds() - began, 3.0)
-            keeper.host.resume()
-            world.run(20)
+        """Operations end when their time is over, whoever asks, and however many copies there are.
+
+        All of them are tried at the same time: those that wait for others end in time, too.
+        """
+        for timeout, replicas in ((0.5, 1), (2.5, 1), (2.5, 3), (0.5, 5), (2.5, 5)):
+            with self.world(1, operation_timeout=timeout, replicas=replicas) as world:
+                members = self.grow(world, replicas)
+                reader = world.add()
+                world.wait(reader.service.connect(*address(members[0])))
+                world.run(3)
+                frozen = members[: replicas // 2 + 1]
+                for node in frozen:
+                    node.host.pause()
+                waiting = [
+                    operation()
+                    for node in (reader, *members[len(frozen) :])
+                    for operation in self.operations(node.service) * 3
+                ]
+                world.run(timeout + 0.3)
+                self.assertEqual([deferred for deferred in waiting if not deferred.called], [])
+                for error in self.all_of(world, waiting):
+                    self.assertIsInstance(error, Unavailable | OperationTimeout)
+                    self.assertIn(f"in {timeout:g} s", str(error))
+                for node in frozen:
+                    node.host.resume()
+                world.run(20)
+                self.assertIn(world.wait(reader.service.get("key")), (None, b"value"))
 
     def test_cancelled(self) -> None:
         """Every operation can be cancelled, at once or later, and leaves nothing behind."""
@@ -398,7 +416,10 @@ class TestParameters(SynchronousTestCase):
             (ValueError, "k", {"k": 161}),
             (ValueError, "k", {"k": True}),
             (ValueError, "k", {"k": "6"}),
-            (ValueError, "replicas", {"replicas": 3}),
+            *(
+                (ValueError, "replicas must be one of 1, 3, 5", {"replicas": number})
+                for number in (-1, 0, 2, 4, 6, 7, True, False, 3.0, "3", [3])
+            ),
             (ValueError, "timeout", {"timeout": 0}),
             (TypeError, "addr", {"addr": 7}),
             (TypeError, "addr", {"addr": ""}),
@@ -418,13 +439,28 @@ class TestParameters(SynchronousTestCase):
 
     def test_accepted(self) -> None:
         """What stands at the edges; nothing starts before the service does."""
-        for parameter in ({"k": 1}, {"k": 160}, {"replicas": 1}, {"out_addr": ("::1", 65535)}):
+        for parameter in (
+            *({"k": 1}, {"k": 160}, {"out_addr": ("::1", 65535)}),
+            *({"replicas": number} for number in (None, 1, 3, 5)),
+        ):
             service = ChordService(reactor, "127.0.0.1", 0, **parameter)
             verifyObject(IService, service)
             self.assertFalse(service.running)
             self.assertTrue(service.leeching)
             self.failureResultOf(service.connect("127.0.0.1", 1), NotConnected)
             self.failureResultOf(service.join(), NotConnected)
+
+
+class TestSettings(SynchronousTestCase):
+    """What the numbers refuse."""
+
+    def test_evict_after(self) -> None:
+        """A time, not none and not the past."""
+        self.assertEqual(Settings().evict_after, 30.0)
+        Settings(evict_after=0.001)
+        for seconds in (0, 0.0, -1.0, float("nan")):
+            with self.assertRaisesRegex(ValueError, "evict_after must be positive"):
+                Settings(evict_after=seconds)
 
 
 class SocketCase(TestCase):
@@ -534,6 +570,28 @@ class TestSockets(SocketCase):
                     self.assertIn(word, str(error))
                 await pause()
                 self.assertTrue(self.log_has("A peer was refused", *words), self.told)
+
+    async def test_other_number_of_copies(self) -> None:
+        """Each user is told from his own point of view, whoever dials, leeching or a founder."""
+        at_asker = "in a ring that keeps 3 copies of every key, and replicas=5 was asked for here: "
+        at_ring = (
+            r"replicas=5 was asked for (there|at 127\.0\.0\.1:\d+), and the ring here keeps 3 "
+            "copies of every key: "
+        )
+        for join in (None, []):
+            for asker_dials in (True, False):
+                ring, asker = self.start(replicas=3, join=[]), self.start(replicas=5, join=join)
+                await ring.set("in", "use")
+                self.told.clear()
+                dialling, dialled = (asker, ring) if asker_dials else (ring, asker)
+                error = await self.error_of(dialling.connect(*dialled.out_addr))
+                self.assertIs(type(error), RingConflict, error)
+                await pause()
+                (line,) = [line for _, line in self.told if "A peer was refused: " in line]
+                texts = (str(error), line) if asker_dials else (line, str(error))
+                self.assertRegex(texts[0], at_asker + "leave replicas= out, or ask for 3$")
+                self.assertRegex(texts[1], at_ring + "leave replicas= out there, or ask for 3$")
+                self.assertEqual((ring.links(), asker.links()), ([], []))
 
     async def test_joins_once_it_can(self) -> None:
         """A service that is to join another network says so, and goes on trying."""

@@ -14,6 +14,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.base import protocol
+from py2p_twisted.settings import DEFAULT_REPLICAS
 from py2p_twisted.tap import CannotStart, ChordDaemon, Options, makeService
 
 GOOD: list[tuple[list[str], dict[str, Any]]] = [
@@ -27,6 +28,7 @@ GOOD: list[tuple[list[str], dict[str, Any]]] = [
             "out-addr": None,
             "join": [],
             "tls": None,
+            "replicas": None,
         },
     ),
     (["--port", "0"], {"port": 0}),
@@ -40,6 +42,9 @@ GOOD: list[tuple[list[str], dict[str, Any]]] = [
     ),
     (["--k", "1"], {"k": 1}),
     (["--k", "160"], {"k": 160}),
+    (["--replicas", "1"], {"replicas": 1}),
+    (["--replicas=3", "--join", "a:1"], {"replicas": 3, "join": [("a", 1)]}),
+    (["--replicas", "5"], {"replicas": 5}),
     (["--subnet", "søk"], {"prot": protocol("søk", "Plaintext")}),
     (["--encryption", "SSL"], {"prot": protocol("chord", "SSL"), "tls": None}),
     (["--tls", "/certs"], {"prot": protocol("chord", "SSL"), "tls": "/certs"}),
@@ -71,6 +76,10 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--join", "a:1", "--join", "b"], ["--join", "'b'"]),
     (["--k", "0"], ["--k", "1 to 160", "'0'"]),
     (["--k", "161"], ["--k", "1 to 160"]),
+    *(
+        (["--replicas", text], ["--replicas", "one of 1, 3, 5", repr(text)])
+        for text in ("0", "2", "4", "7", "-1", "x", "", "03", "٣", "3.0", "1, 3, 5")
+    ),
     (["--encryption", "ssl"], ["--encryption", "Plaintext or SSL", "'ssl'"]),
     (["--tls", "certs", "--encryption", "Plaintext"], ["--tls", "--encryption", "SSL"]),
     (["--out-addr", "4444"], ["--out-addr", "HOST:PORT", "'4444'"]),
@@ -121,8 +130,12 @@ class OptionsTests(SynchronousTestCase):
         for name in options.longOpt:
             self.assertTrue(options.docs[name.rstrip("=")], name)
         text = " ".join(str(options).split())
-        for name in ("port", "interface", "join", "k", "subnet", "encryption", "out-addr", "tls"):
+        for name in (
+            *("port", "interface", "join", "k", "replicas", "subnet", "encryption", "out-addr"),
+            "tls",
+        ):
             self.assertIn(f"--{name}=", text)
+        self.assertIn(f"the ring's own, {DEFAULT_REPLICAS} in a new one", text)
 
 
 class FakeNode(Service):
@@ -194,13 +207,17 @@ class DaemonTests(SynchronousTestCase):
                 "prot": protocol("chord", "Plaintext"),
                 "out_addr": None,
                 "join": [],
+                "replicas": None,
                 "tls": None,
             },
         )
 
     def test_joins(self) -> None:
         """The command line reaches the node."""
-        line = "-p 1 -i :: --k 2 --subnet s --tls /t --out-addr h:3 --join a:1 --join [::1]:2"
+        line = (
+            "-p 1 -i :: --k 2 --replicas 3 --subnet s --tls /t --out-addr h:3 --join a:1"
+            " --join [::1]:2"
+        )
         _, node = self.make(*line.split())
         self.assertEqual(
             node.made_with,
@@ -211,6 +228,7 @@ class DaemonTests(SynchronousTestCase):
                 "prot": protocol("s", "SSL"),
                 "out_addr": ("h", 3),
                 "join": [("a", 1), ("::1", 2)],
+                "replicas": 3,
                 "tls": "/t",
             },
         )

@@ -50,11 +50,11 @@ class Mutant:
 
 
 MUTANTS = (
-    Mutant("short_join_list", lambda seed: proven(seed, ShortJoinList), range(5)),
+    Mutant("short_join_list", lambda seed: proven(seed, ShortJoinList), range(10)),
     Mutant("adopt_unasked", lambda seed: proven(seed, AdoptUnasked), range(5)),
     Mutant(
         "late_reply_applied",
         lambda seed: proven(seed, make_steps=LateReplies, steps=30),
-        (0, 12, 14),
+        (16, 47),
     ),
 )

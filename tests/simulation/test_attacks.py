@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from py2p_twisted.errors import RingConflict
+from py2p_twisted.errors import PeerUnreachable, RingConflict
 from py2p_twisted.node.core import Phase
-from py2p_twisted.table.group import FIRST_EPOCH, Config, Epoch
+from py2p_twisted.table.digest import EMPTY_BASE
+from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Epoch, Successor
+from py2p_twisted.wire.codec import encode
 from py2p_twisted.wire.messages import (
+    Answer,
+    Choose,
     Count,
     Counted,
     Declined,
+    Differing,
+    Fetch,
+    GetDifference,
+    GetDigests,
     Learn,
     Open,
-    Stage,
-    StagePart,
+    Prefetch,
+    Source,
+    Survey,
     TakeEra,
+    Wedge,
     WrongEpoch,
 )
 
@@ -120,15 +130,24 @@ class TestStrangers(RingCase):
             core = stranger.service.node.core
             epoch = Epoch(0, 0, 99)
             config = Config(0, epoch, (core.me,))
+            ballot = Ballot(FIRST_EPOCH, 1 << 40, core.instance)
+            successor = Successor(config, EMPTY_BASE, FIRST_EPOCH)
             for request in (
                 Learn((config,)),
-                Stage((StagePart(0, FIRST_EPOCH, True, ()),)),
-                Open(()),
-                TakeEra(1, 1),
+                GetDigests(((0, FIRST_EPOCH, Source.EPOCH),)),
+                GetDifference((Differing(0, FIRST_EPOCH, Source.EPOCH, 1, (0,), ()),)),
+                Prefetch(((0, epoch),)),
+                Wedge(((0, ballot),)),
+                Fetch(((ballot, successor),)),
+                Choose(((ballot, successor),)),
+                Open((successor,)),
+                TakeEra(((config, ()),)),
+                Survey(),
             ):
                 for member in members:
                     reply = world.wait(core.ask(member.service.node.core.me, request))
                     self.assertIsInstance(reply, Declined, request)
+                    self.assertIn("only members", reply.reason)
             self.readable(world, written, world.nodes)
 
     def test_eras_that_leave_no_room(self) -> None:
@@ -136,22 +155,52 @@ class TestStrangers(RingCase):
         with self.world(2) as world:
             one, other = self.grow(world, 2)
             written = self.write(world, one)
-            reply = world.wait(
-                one.service.node.core.ask(other.service.node.core.me, TakeEra(2**62, 1))
-            )
+            taker = other.service.node.core.me
+            config = Config(0, Epoch(2**62, 1, 1), (taker,))
+            reply = world.wait(one.service.node.core.ask(taker, TakeEra(((config, ()),))))
             self.assertIsInstance(reply, Declined)
             world.wait(one.service.recover(accept_data_loss=True))
             self.readable(world, written, [one, other])
 
     def test_a_count_of_too_much(self) -> None:
         """The reply stays small; what has no room in it is to be asked for again."""
-        with self.world(3) as world:
-            (founder,) = self.grow(world, 1)
+        with self.world(3, page_bytes=4 * 1024) as world:
+            members = self.grow(world, 5)
             client = world.add()
-            world.wait(client.service.connect(*address(founder)))
-            request = Count(((0, Epoch(0, 0, 77)),) * 50_000)
-            reply = world.wait(client.service.node.core.ask(founder.service.node.core.me, request))
+            world.wait(client.service.connect(*address(members[0])))
+            core = client.service.node.core
+            most = 1024  # parts of one message
+            request = Count(((0, Epoch(0, 0, 77)),) * most)
+            reply = world.wait(core.ask(members[0].service.node.core.me, request))
             assert isinstance(reply, Counted)
+            self.assertEqual(len(reply.parts), most)
             told = [part for part in reply.parts if isinstance(part, WrongEpoch) and part.config]
-            self.assertLess(len(told), 5_000)
-            self.assertEqual(len(reply.parts), 50_000)
+            self.assertGreater(len(told), 5)
+            self.assertLess(len(encode(Answer(1, Counted(tuple(told))))), 4 * 1024)
+            self.assertEqual(len(told) + reply.parts.count(WrongEpoch(None, True)), most)
+
+    def test_a_count_in_pieces(self) -> None:
+        """A client that gets some of the numbers at a time comes again for the rest."""
+        with self.world(3, page_bytes=512) as world:
+            members = self.grow(world, 3)
+            self.write(world, members[0])
+            client = world.add()
+            world.wait(client.service.connect(*address(members[0])))
+            self.assertEqual(world.wait(client.service.count()), 100)
+
+    def test_more_parts_than_a_message_may_have(self) -> None:
+        """Who asks for them is cut off, and nobody else notices."""
+        with self.world(4) as world:
+            members = self.grow(world, 3)
+            written = self.write(world, members[0])
+            client = world.add()
+            world.wait(client.service.connect(*address(members[0])))
+            core = client.service.node.core
+            member = members[0].service.node.core.me
+            for request in (
+                Count(((0, Epoch(0, 0, 77)),) * 1025),
+                Learn((Config(0, FIRST_EPOCH, (core.me,) * 65),)),
+            ):
+                self.fails(world, PeerUnreachable, core.ask(member, request))
+                world.wait(client.service.connect(*address(members[0])))
+            self.readable(world, written, world.nodes)

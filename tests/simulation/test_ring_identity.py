@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from twisted.logger import formatEvent, globalLogPublisher
+
 from py2p_twisted.errors import NotConnected, PeerUnreachable, RingConflict
 from py2p_twisted.node.core import Phase
+from py2p_twisted.settings import DEFAULT_REPLICAS
 
 from .ring_case import RingCase, address, seeds
 from .world import PORT, SimNode, World
@@ -252,3 +259,281 @@ class TestConnecting(RingCase):
             world.run(0.1)
             world.wait(node.service.set(b"key", b"value"))
             self.assertEqual(world.wait(other.service.get(b"key")), b"value")
+
+
+def copies(node: SimNode) -> int:
+    """How many copies of a key the ring keeps that a node is in, or reads; 0 without a ring."""
+    return node.service.node.core.replicas
+
+
+class TestCopies(RingCase):
+    """How many copies of a key a ring keeps: the founder decides for all."""
+
+    def setUp(self) -> None:
+        """Collect what is logged."""
+        self.logged: list[str] = []
+        globalLogPublisher.addObserver(self.note)
+        self.addCleanup(globalLogPublisher.removeObserver, self.note)
+
+    def note(self, event: dict[str, Any]) -> None:
+        """Remember what our code logs."""
+        if event["log_namespace"].startswith("py2p_twisted"):
+            self.logged.append(str(formatEvent(event)))
+
+    def refusals(self) -> list[str]:
+        """What was logged of refused peers since the last call."""
+        found = [line for line in self.logged if "A peer was refused" in line]
+        self.logged.clear()
+        return found
+
+    def add(
+        self, world: World, replicas: int | None, join: Sequence[tuple[str, int]] | None = None
+    ) -> SimNode:
+        """A node whose user asked for so many copies."""
+        world.settings = replace(world.settings, replicas=replicas)
+        return world.add(join=join)
+
+    def founder(self, world: World, replicas: int | None, *, used: bool = True) -> SimNode:
+        """A node that has founded a ring, which is in use or may be given up."""
+        node = self.add(world, replicas)
+        world.wait(node.service.join())
+        if used:
+            self.write(world, node, 1)
+        return node
+
+    def is_refused(
+        self, world: World, dialling: SimNode, dialled: SimNode, number: int, asked: int
+    ) -> str:
+        """They cannot connect, and both users are told who keeps how many and who wants what.
+
+        Returns what the one who dialled was told.
+        """
+        rings = [(ring_of(node), copies(node)) for node in (dialling, dialled)]
+        self.logged.clear()
+        text = self.fails(world, RingConflict, dialling.service.connect(*address(dialled)))
+        world.run(0.1)
+        (line,) = self.refusals()
+        for told in (text, line):
+            self.assertRegex(told, f"keeps {number} cop(y|ies) of every key")
+            self.assertIn(f"replicas={asked} was asked for", told)
+            self.assertRegex(told, f"leave replicas= out( there)?, or ask for {number}$")
+        self.assertEqual({" here: " in told for told in (text, line)}, {True, False})
+        world.run(30)
+        self.assertEqual(self.refusals(), [], "nobody tries again")
+        for node, ring in zip((dialling, dialled), rings, strict=True):
+            self.assertEqual((ring_of(node), copies(node)), ring)
+            self.assertEqual(node.service.links(), [])
+        return text
+
+    def test_founder_decides(self) -> None:
+        """Members and readers that asked for nothing, or for the same, have the ring's number."""
+        for replicas in (None, 1, 3, 5):
+            with self.world(1) as world:
+                founder = self.founder(world, replicas)
+                number = replicas or DEFAULT_REPLICAS
+                nodes = [founder]
+                for asked in (None, number):
+                    reader, member = self.add(world, asked), self.add(world, asked)
+                    self.assertEqual(copies(member), 0)
+                    self.assertEqual(member.service.node.hello().replicas, asked or 0)
+                    world.wait(reader.service.connect(*address(founder)))
+                    world.wait(self.enter(member, reader))
+                    nodes += [reader, member]
+                for node in nodes:
+                    self.assertEqual(copies(node), number)
+                    self.assertEqual(node.service.node.hello().replicas, number)
+                self.assertEqual(self.refusals(), [])
+
+    def test_another_number_is_refused(self) -> None:
+        """A node without a ring is, when it connects, whoever dials."""
+        for number, asked in ((1, 3), (1, 5), (3, 1), (3, 5), (5, 1), (5, 3)):
+            with self.world(number) as world:
+                ring, asker = self.founder(world, number), self.add(world, asked)
+                for dialling, dialled in ((asker, ring), (ring, asker)):
+                    text = self.is_refused(world, dialling, dialled, number, asked)
+                    self.assertIn("refused this node: ", text, "not even connected for a moment")
+                self.assertTrue(asker.service.leeching)
+
+    def test_refused_by_a_reader(self) -> None:
+        """A leeching node that leads to the ring refuses too."""
+        with self.world(1) as world:
+            ring, reader, asker = self.founder(world, 5), self.add(world, None), self.add(world, 3)
+            world.wait(reader.service.connect(*address(ring)))
+            connecting = asker.service.connect(*address(reader))
+            text = self.fails(world, RingConflict, connecting)
+            self.assertIn("keeps 5 copies of every key, and replicas=3 was asked for here", text)
+            world.run(1)
+            self.assertEqual((ring_of(asker), copies(asker)), (b"", 0))
+            self.assertEqual(len(reader.service.links()), 1)
+
+    def test_fresh_takes_over(self) -> None:
+        """A founder that gives way, and did not ask for another number, has the other's."""
+        for asked in (None, 3):
+            for seed in seeds(4):
+                with self.world(seed) as world:
+                    used = self.founder(world, 3)
+                    fresh = self.founder(world, asked, used=False)
+                    self.assertEqual(copies(fresh), asked or DEFAULT_REPLICAS)
+                    dialling, dialled = (fresh, used) if seed % 2 else (used, fresh)
+                    world.wait(dialling.service.connect(*address(dialled)))
+                    world.run(1)
+                    self.assertEqual(ring_of(fresh), ring_of(used))
+                    self.assertEqual((copies(used), copies(fresh)), (3, 3))
+                    self.all_joined(world, [fresh, used], 10)
+                    self.assertEqual(fresh.service.node.hello().replicas, 3)
+
+    def test_fresh_that_asked_is_refused(self) -> None:
+        """A founder that would give way, but asked for another number, keeps its ring."""
+        for seed in seeds(4):
+            with self.world(seed) as world:
+                used = self.founder(world, None if seed % 2 else 5)
+                number = copies(used)
+                fresh = self.founder(world, 3, used=False)
+                self.is_refused(world, fresh, used, number, 3)
+                self.is_refused(world, used, fresh, number, 3)
+                self.assertIs(fresh.phase, Phase.JOINED)
+
+    def test_two_fresh(self) -> None:
+        """Of two such founders only the one that gives way has to agree with the other's number."""
+        for seed in seeds(8):
+            for asked_by_high in (None, 5):
+                with self.world(seed) as world:
+                    one, other = (self.founder(world, None, used=False) for _ in range(2))
+                    low, high = sorted((one, other), key=ring_of)
+                    low.service.node.core.replicas = 3  # as if it had been founded with 3
+                    settings = replace(world.settings, replicas=asked_by_high)
+                    high.service.node.core.settings = settings
+                    high.service.node.core.replicas = asked_by_high or DEFAULT_REPLICAS
+                    dialling, dialled = (low, high) if seed % 2 else (high, low)
+                    if asked_by_high is not None:
+                        self.is_refused(world, dialling, dialled, 3, 5)
+                        continue
+                    world.wait(dialling.service.connect(*address(dialled)))
+                    world.run(1)
+                    self.assertEqual(ring_of(high), ring_of(low))
+                    self.assertEqual((copies(low), copies(high)), (3, 3))
+
+    def test_both_dial(self) -> None:
+        """When both dial at once, both are told why it cannot be."""
+        for seed in seeds(8):
+            with self.world(seed) as world:
+                used, fresh = self.founder(world, 5), self.founder(world, 3, used=False)
+                results = self.all_of(
+                    world,
+                    [used.service.connect(*address(fresh)), fresh.service.connect(*address(used))],
+                )
+                self.assertEqual([type(result) for result in results], [RingConflict] * 2, results)
+                for told in results:
+                    self.assertIn("keeps 5 copies of every key", str(told))
+
+    def test_connected_for_a_moment(self) -> None:
+        """Who connects while the other has not refused yet is told the reason, too."""
+        with self.world(1) as world:
+            used, fresh = self.founder(world, 5), self.founder(world, 3, used=False)
+            first = fresh.service.connect(*address(used))
+            self.assertTrue(world.run_while(lambda: not used.service.links(), 5))
+            second = used.service.connect(*address(fresh))
+            for told in self.all_of(world, [first, second]):
+                self.assertIs(type(told), RingConflict, told)
+                self.assertIn("keeps 5 copies of every key", str(told))
+
+    def test_two_without_a_ring(self) -> None:
+        """They may be connected; as soon as one founds, the other is refused, and both say so."""
+        for founds in (0, 1):
+            with self.world(founds) as world:
+                pair = [self.add(world, 3), self.add(world, 5)]
+                world.wait(pair[0].service.connect(*address(pair[1])))
+                self.assertEqual(len(pair[0].service.links()), 1)
+                world.wait(pair[founds].service.join())
+                world.run(1)
+                told = self.refusals()
+                self.assertEqual(len(told), 2, "both users read it")
+                for text in told:
+                    self.assertIn(f"keeps {(3, 5)[founds]} copies of every key", text)
+                    self.assertIn(f"replicas={(5, 3)[founds]} was asked for", text)
+                self.assertEqual([node.service.links() for node in pair], [[], []])
+                self.assertEqual(copies(pair[1 - founds]), 0)
+
+    def test_join_waits_for_its_number(self) -> None:
+        """A node that is told where to join says what is in the way, and joins a ring that fits."""
+        with self.world(1) as world:
+            ring = self.founder(world, 5)
+            asker = self.add(world, 3, [address(ring)])
+            world.run(60)
+            told = [line for line in self.logged if "Cannot join yet" in line]
+            self.assertEqual(len(told), 1, told)
+            self.assertIn("keeps 5 copies of every key, and replicas=3 was asked for here", told[0])
+            self.assertIs(asker.phase, Phase.LEECHING)
+            host, _ = address(ring)
+            world.crash(ring)
+            world.settings = replace(world.settings, replicas=3)
+            world.add(host, [])
+            self.all_joined(world, [asker], 30)
+            self.assertEqual(copies(asker), 3)
+
+    def test_forgotten_with_the_ring(self) -> None:
+        """A leave keeps the number of the ring that goes on; the last one takes it along."""
+        with self.world(1) as world:
+            ring = self.founder(world, 3, used=False)
+            member = self.add(world, None)
+            world.wait(self.enter(member, ring))
+            world.settle(20)
+            world.wait(member.service.unjoin())
+            self.assertEqual((copies(member), member.service.node.hello().replicas), (3, 3))
+            world.wait(ring.service.unjoin(discard=True))
+            self.assertEqual((copies(ring), ring.service.node.hello().replicas), (0, 3))
+            world.run(1)
+            self.assertEqual(member.service.node.hello().replicas, 0)
+
+    def test_a_number_that_cannot_be(self) -> None:
+        """A ring that no founder can have made is not believed in."""
+        with self.world(1) as world:
+            ring, node = self.founder(world, 3), self.add(world, None)
+            for number in (0, 2, 4):
+                ring.service.node.core.replicas = number
+                connecting = node.service.connect(*address(ring))
+                self.assertIn(
+                    f"keeps {number} copies", self.fails(world, PeerUnreachable, connecting)
+                )
+                self.assertEqual((ring_of(node), copies(node)), (b"", 0))
+
+    def test_one_ring_of_two_numbers(self) -> None:
+        """Two nodes that say different things of one ring do not stay connected."""
+        with self.world(1) as world:
+            ring, member = self.founder(world, 3), self.add(world, None)
+            world.wait(self.enter(member, ring))
+            world.settle(20)
+            member.service.node.core.replicas = 5
+            member.service.node.announce()
+            world.run(0.1)
+            told = self.refusals()
+            self.assertGreater(len(told), 1, "both users read it, at each try")
+            for line in told:
+                self.assertRegex(line, "keeps . copies .* in the ring in which .* keeps . copies")
+            self.assertEqual(member.service.links(), [])
+            member.service.node.core.replicas = 3
+            world.settle(60)
+
+    def test_ring_of_two(self) -> None:
+        """It says that it survives no crash yet, each time that it has become one."""
+        line = "Two nodes keep two copies: this ring survives no crash before a third one joins."
+        for replicas in (1, 3, 5):
+            with self.world(1) as world:
+                founder = self.founder(world, replicas)
+                world.run(5)
+                self.assertNotIn(line, self.logged)
+                nodes = [founder, self.add(world, None)]
+                world.wait(self.enter(nodes[1], founder))
+                world.settle(20)
+                world.run(10)
+                self.assertEqual(self.logged.count(line), 2 * (replicas > 1), "each says it once")
+                nodes.append(self.add(world, None))
+                world.wait(self.enter(nodes[2], founder))
+                world.settle(20)
+                world.run(10)
+                self.assertEqual(self.logged.count(line), 2 * (replicas > 1))
+                world.wait(nodes[2].service.unjoin())
+                world.settle(20)
+                world.run(10)
+                self.assertEqual(self.logged.count(line), 4 * (replicas > 1), "and once more")
+                self.logged.clear()

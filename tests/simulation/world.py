@@ -18,6 +18,7 @@ from py2p_twisted.ring.ring import Pointers, RingRules
 from py2p_twisted.ring.steps import Steps
 from py2p_twisted.service import ChordService
 from py2p_twisted.settings import Settings
+from py2p_twisted.table.group import Epoch
 
 from .clock import SimClock
 from .invariants import MemberView, RingSnapshot, ideal
@@ -203,26 +204,49 @@ class World:
             return [f"two members have one identifier: {sorted(ids)}"]
         return ideal(self.snapshot(), self.settings.successors)
 
+    def serving(self, partition: int) -> dict[Epoch, list[SimNode]]:
+        """Who serves a partition, by epoch; the newest epoch last."""
+        found: dict[Epoch, list[SimNode]] = {}
+        for node in self.nodes:
+            acceptor = node.service.node.core.acceptors.get(partition)
+            if acceptor is not None and not acceptor.wedged:
+                found.setdefault(acceptor.config.epoch, []).append(node)
+        return dict(sorted(found.items()))
+
     def not_served(self) -> list[str]:
-        """Partitions that nobody keeps, or more than one, or not the node that the ring wants."""
+        """Partitions whose group is not the one that the ring wants, open at all its members."""
         problems = []
         members = self.members()
         if not members:
             return []
         core = members[0].service.node.core
-        ids = sorted(node.service.node.core.me.id for node in members)
+        size = min(core.replicas, len(members))
+        size -= size % 2 == 0 and size != 2
+        living = {node.service.node.core.instance for node in members}
         for partition in range(core.partitions):
-            keepers = [
-                node
-                for node in self.nodes
-                if (acceptor := node.service.node.core.acceptors.get(partition)) is not None
-                and not acceptor.wedged
-            ]
             start = core.start(partition)
-            wanted = next((identifier for identifier in ids if identifier >= start), ids[0])
-            have = [node.service.node.core.me.id for node in keepers]
-            if have != [wanted]:
-                problems.append(f"partition {partition} is kept by {have}, not by {wanted}")
+            around = sorted(
+                members,
+                key=lambda node: (node.service.node.core.me.id - start) % (1 << core.settings.k),
+            )
+            wanted = [node.service.node.core.me for node in around[:size]]
+            serving = self.serving(partition)
+            if len(serving) != 1:
+                problems.append(f"partition {partition} is served in epochs {serving}")
+                continue
+            ((epoch, nodes),) = serving.items()
+            groups = {
+                tuple(
+                    peer
+                    for peer in node.service.node.core.acceptors[partition].config.members
+                    if size != 2 or peer.instance in living  # two of three are no less than two
+                )
+                for node in nodes
+            }
+            here = {node.service.node.core.me for node in nodes}
+            if here != set(wanted) or groups != {tuple(wanted)}:
+                ids = [peer.id for peer in wanted]
+                problems.append(f"partition {partition} is kept by {nodes} in {epoch}, not {ids}")
         return problems
 
     def settle(self, seconds: float) -> float:
