@@ -78,8 +78,9 @@ class TestClosing(RingCase):
             with self.world(seed) as world:
                 members = by_place(self.grow(world, 6 + seed % 3))
                 written = self.write(world, members[0])
-                world.crash(members[seed % 6])
-                world.crash(members[(seed + 1) % len(members)])
+                place = seed % len(members)
+                world.crash(members[place])
+                world.crash(members[(place + 1) % len(members)])
                 self.readable(world, written, [world.rng.choice(world.members())])
                 self.closes(world, world.members(), 2)
                 self.readable(world, written, world.members())

@@ -261,10 +261,10 @@ class OpensWhenItHears(Mover):
         super().learn(config)
         staged = self.staged
         successor = staged.successor if staged is not None else None
-        if self.behind and staged is not None and successor is not None:
-            if successor.config == self.known:
-                self.staged = None
-                self.open(successor.config, staged.records, successor.purged)
+        known = successor is not None and successor.config == self.known
+        if self.behind and staged is not None and successor is not None and known:
+            self.staged = None
+            self.open(successor.config, staged.records, successor.purged)
 
 
 class HighestIsEnough(Mover):
