@@ -205,14 +205,9 @@ class Member:
         )
 
     def _outbids(self, ballot: Ballot) -> bool:
-        """Is no base held for the same epoch at a higher ballot?"""
+        """Is no base held at a higher ballot, of this epoch or a later one?"""
         held = self.staged
-        return (
-            held is None
-            or held.epoch != ballot.epoch
-            or held.ballot is None
-            or held.ballot <= ballot
-        )
+        return held is None or held.ballot is None or held.ballot <= ballot
 
     def answer_prefetch(self, epoch: Epoch, giver: bytes) -> Task[None]:
         """Copy ahead what may be wanted; nothing that may have been decided gives way to that."""
