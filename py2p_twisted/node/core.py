@@ -290,7 +290,9 @@ class Core:
         """Open an epoch: this node keeps the partition from now on."""
         config, purged = successor.config, successor.purged
         self.learn(config)
-        self.staged.pop(config.partition, None)
+        staged = self.staged.get(config.partition)
+        if staged is not None and staged.epoch < config.epoch:
+            del self.staged[config.partition]  # a base for a later epoch may have been decided
         self.acceptors[config.partition] = acceptor = Acceptor(
             config, records.items(), visible=USER, purged=purged
         )

@@ -76,6 +76,11 @@ class _Left:
         """Have so many stopped that nobody is served?"""
         return len(self.keepers) - self.stopped < self.config.quorum
 
+    def moves(self, newest: Config | None) -> bool:
+        """Has it only stopped for the epoch that follows?  Then it may go on by itself."""
+        followed = newest is not None and newest.epoch > self.config.epoch
+        return self.stands() and (self.stopped > 0 or followed)
+
     def still(self, later: _Left) -> bool:
         """Did nothing happen meanwhile?"""
         return self.stands() and later.stands() and self.config.epoch == later.config.epoch
@@ -196,7 +201,8 @@ class Recovery:
     async def _recover(self) -> RecoveryReport:
         core = self._core
         left = await self._survey()
-        if any(found.stands() for found in left.values()):  # it may only be moving
+        directory = core.directory
+        if any(found.moves(directory.get(partition)) for partition, found in left.items()):
             await core.sleep(_MOVING)
             before, left = left, await self._survey()
         else:

@@ -211,7 +211,7 @@ class Rounds:
         key = proposal.write.key
         if isinstance(result, Outcome):
             if proposal.sent:
-                self._unsure.pop(key, None)
+                self._note_written(job)
                 if job.rest:
                     assert proposal.record is not None
                     self._stragglers.send(job.rest, job.config, key, proposal.record)
@@ -226,11 +226,23 @@ class Rounds:
             self._busy[key] = waiting or None
         job.done(job, result)
 
+    def _note_written(self, job: Job) -> None:
+        """A quorum acknowledged: the ballot after it may be used, if the own acceptor has it, too.
+
+        Else a member that was not open yet would use a ballot again that it has used already.
+        """
+        key, config = job.key, job.config
+        acceptor = self._core.acceptors.get(config.partition)
+        record = acceptor.get(key) if acceptor is not None else None
+        if record is not None and record.ballot == job.proposal.ballot:
+            self._unsure.pop(key, None)
+        elif config.has(self._core.instance):
+            self._be_unsure(key, config.epoch)
+
     def _be_unsure(self, key: bytes, epoch: Epoch) -> None:
         if len(self._unsure) >= _MOST_UNSURE:
-            acceptors = self._core.acceptors
-            served = {acceptor.config.epoch for acceptor in acceptors.values()}
-            self._unsure = {k: e for k, e in self._unsure.items() if e in served}
+            current = {config.epoch for config in self._core.directory}
+            self._unsure = {k: e for k, e in self._unsure.items() if e in current}
         self._unsure[key] = epoch
 
     # -- messages

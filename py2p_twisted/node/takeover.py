@@ -15,7 +15,7 @@ from ..base import Peer
 from ..table.acceptor import NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.digest import base_of, combined
-from ..table.group import Ballot, Base, Config, Record, Successor
+from ..table.group import Ballot, Base, Config, Epoch, Record, Successor
 from ..wire.link import Link
 from ..wire.messages import (
     Choose,
@@ -78,8 +78,8 @@ class Takeover:
         wants = []
         for partition, epoch in request.parts:
             staged = core.staged.get(partition)
-            if staged is not None and staged.epoch >= epoch and staged.successor is not None:
-                continue  # a base is here already; it may have been decided
+            if staged is not None and self._keeps(partition, staged, epoch):
+                continue  # a base is here; it may have been decided
             if staged is None or staged.epoch < epoch:
                 records = dict(staged.records) if staged is not None else {}
                 staged = core.staged[partition] = Staged(epoch, records)
@@ -165,12 +165,23 @@ class Takeover:
         if acceptor is not None and acceptor.config.epoch >= config.epoch:
             return False  # each epoch is opened once
         staged = core.staged.get(config.partition)
-        if staged is None or staged.successor is None or staged.epoch < ballot.epoch:
+        if staged is None or staged.successor is None:
             return True
-        if staged.epoch > ballot.epoch:
-            return False
+        if staged.epoch != ballot.epoch:
+            passed = self._passed(config.partition, staged.epoch)
+            return staged.epoch < ballot.epoch and passed
         assert staged.ballot is not None
         return staged.ballot < ballot or staged.successor == successor
+
+    def _keeps(self, partition: int, staged: Staged, epoch: Epoch) -> bool:
+        """Is this a base that must not give way to records of that epoch?"""
+        passed = staged.epoch < epoch and self._passed(partition, staged.epoch)
+        return staged.successor is not None and not passed
+
+    def _passed(self, partition: int, epoch: Epoch) -> bool:
+        """Is a later epoch known?  Then what was held ready after this one is decided and open."""
+        known = self._core.directory.get(partition)
+        return known is not None and known.epoch > epoch
 
     def _held(self, ballot: Ballot, successor: Successor) -> bool:
         """Is the base here, or the epoch open already?  Holds it ready for this ballot."""
