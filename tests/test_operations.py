@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from py2p_twisted.errors import ChordError, Unavailable
+from py2p_twisted.errors import ChordError, NotConnected, Unavailable
 from py2p_twisted.node.core import user_key
 from py2p_twisted.table.proposer import Condition, Write
 from tests.group_case import Group, Member
@@ -152,6 +152,30 @@ class FaultTests(SynchronousTestCase):
             group.nodes[number].thaw()
             group.run(1)
             self.assertEqual(group.wait(group.nodes[number].operations.read(KEY)), b"after")
+
+    def test_frozen_before_the_last_member_had_it(self) -> None:
+        """Who read two versions does not wait for the proposer, who could tell which one holds."""
+        group = Group(2, 3)
+        client = group.nodes[-1]
+        group.wait(write(client, b"before"))
+        group.nodes[0].freeze()
+        group.lose = 1.0  # what the third member is to get stays with it
+        group.run(0.02)
+        group.lose = 0.0
+        took, value = self.timed(group, client.operations.read(KEY))
+        self.assertEqual(value, b"before")
+        self.assertLess(took, 0.04)
+
+    def test_stopped(self) -> None:
+        """What is begun on a node that was stopped fails, and leaves no timer behind."""
+        group = Group(3, 3)
+        client = group.nodes[-1]
+        client.core.stop()
+        client.operations.stop()
+        self.failureResultOf(client.operations.read(KEY), NotConnected)
+        self.failureResultOf(write(client, b"late"), NotConnected)
+        for call in group.clock.getDelayedCalls():
+            self.assertNotIn("Answers", str(call.func))
 
     def test_no_quorum(self) -> None:
         """Three of five are gone: an error says how many of how many, in time; then all is back."""

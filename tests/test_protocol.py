@@ -359,6 +359,9 @@ class IdleReactor:
     def removeWriter(self, writer: object) -> None:
         self.writers.discard(writer)
 
+    def getWriters(self) -> list[object]:
+        return list(self.writers)
+
 
 class AtOnceTests(SynchronousTestCase):
     """What leaves over TCP without waiting for the reactor's next turn."""

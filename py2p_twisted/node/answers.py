@@ -46,6 +46,7 @@ class Answers:
         self._waiting: dict[Answer, tuple[float, Callable[[Failure], None]]] = {}
         self._timer: IDelayedCall | None = None
         self._look_at = 0.0
+        self._stopped = False
 
     def cancel(self, answer: Any) -> None:
         """The canceller of every answer."""
@@ -72,6 +73,9 @@ class Answers:
         """
         if answer.over:
             return
+        if self._stopped:
+            late(Failure(OperationTimeout("the node was stopped")))
+            return
         self._waiting[answer] = (until, late)
         if self._timer is None or until < self._look_at:
             self._look_again(until)
@@ -97,7 +101,8 @@ class Answers:
                 waiting[1](Failure(OperationTimeout("no answer in time")))
 
     def stop(self) -> None:
-        """What is under way ends now."""
+        """What is under way ends now, and what comes later at once."""
+        self._stopped = True
         self._end(list(self._waiting))
         self._waiting.clear()
         if self._timer is not None:

@@ -93,7 +93,7 @@ class Keeper:
     def _belong(self, partition: int, items: Sequence[tuple[bytes, object]]) -> bool:
         """Is the first of these keys, and so all of them, of that partition?"""
         try:
-            return all(self._core.partition(key) == partition for key, _ in items[:1])
+            return not items or self._core.partition(items[0][0]) == partition
         except ValueError:
             return False
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from ..base import Peer
 from ..table.group import Config, Epoch, Record
 from ..table.proposer import Outcome, Proposal, Step, Write
-from ..wire.messages import Accept, Failed, Prepare, ReadMany, Request, Want, WrongEpoch
+from ..wire.messages import (
+    Accept,
+    Accepted,
+    Failed,
+    Prepare,
+    Promised,
+    ReadMany,
+    Request,
+    Values,
+    Want,
+    WrongEpoch,
+)
 from .core import Core
 
 __all__ = ["Job", "Mail", "Message", "Result"]
@@ -22,9 +34,10 @@ class Job:
     """One write on its way: its proposal, and who is still to be heard in this round.
 
     :param done: hears the result, once.
+    :ivar single: its ACCEPTs leave at once, in messages of their own.
     """
 
-    __slots__ = ("config", "done", "heard", "proposal", "rest", "rounds", "waiting")
+    __slots__ = ("config", "done", "heard", "proposal", "rest", "rounds", "single", "waiting")
 
     def __init__(self, config: Config, write: Write, done: Callable[[Job, Result], None]) -> None:
         self.config = config
@@ -34,6 +47,7 @@ class Job:
         self.waiting = 0
         self.heard = 0  # members that answered anything in this round
         self.rounds = 0
+        self.single = False
 
     @property
     def key(self) -> bytes:
@@ -42,24 +56,35 @@ class Job:
 
 
 class Message:
-    """One round of some jobs, for one member.
+    """One round of some jobs, for one member."""
 
-    :ivar parts: the jobs by partition, in the order of the request's parts.
-    """
-
-    __slots__ = ("jobs", "parts", "peer", "step")
+    __slots__ = ("_parts", "jobs", "peer", "step")
 
     def __init__(self, peer: Peer, step: Step, jobs: list[Job]) -> None:
         self.peer = peer
         self.step = step
         self.jobs = jobs
-        self.parts: dict[tuple[int, Epoch], list[Job]] = {}
-        for job in jobs:
-            self.parts.setdefault((job.config.partition, job.config.epoch), []).append(job)
+        self._parts: dict[tuple[int, Epoch], list[Job]] = {}
+
+    @property
+    def parts(self) -> dict[tuple[int, Epoch], list[Job]]:
+        """The jobs by partition, in the order of the request's parts."""
+        if not self._parts:
+            for job in self.jobs:
+                self._parts.setdefault((job.config.partition, job.config.epoch), []).append(job)
+        return self._parts
+
+    def answers(self, reply: Any) -> Sequence[Any]:
+        """What a reply says of each part."""
+        parts = len(self.parts)
+        good = isinstance(reply, _GOOD[self.step]) and len(reply.parts) == parts
+        return reply.parts if good else [reply] * parts
 
     def request(self) -> Request:
         """What to send."""
         if self.step is Step.ACCEPT:
+            if len(self.jobs) == 1:
+                return _accept_one(self.jobs[0])
             accepts: list[tuple[int, Epoch, tuple[tuple[bytes, Record], ...]]] = []
             for (partition, epoch), jobs in self.parts.items():
                 records = [(job.key, job.proposal.record) for job in jobs]
@@ -78,6 +103,19 @@ class Message:
             ),
             Want.BALLOT,
         )
+
+
+_GOOD: dict[Step, type[Any]] = {
+    Step.ACCEPT: Accepted,
+    Step.PREPARE: Promised,
+    Step.CONFIRM: Values,
+}
+
+
+def _accept_one(job: Job) -> Accept:
+    config, record = job.config, job.proposal.record
+    assert record is not None
+    return Accept(((config.partition, config.epoch, ((job.key, record),)),))
 
 
 class Mail:

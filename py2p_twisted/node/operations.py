@@ -119,7 +119,7 @@ class Operations:
             if reading is not None:
                 attempts.reached(reading.heard, reading.config)
                 if isinstance(problem, Mixed):
-                    settled = await self._settle(reading.config, key, attempts)
+                    settled = await self._settle(reading.config, key, attempts, problem)
                     if type(settled) is Value:
                         return settled.value
                     problem = settled
@@ -143,10 +143,10 @@ class Operations:
         ended.addTimeout(attempts.patience, self._core.clock, lambda _, __: late)
         return await ended
 
-    async def _settle(self, config: Config, key: bytes, attempts: Attempts) -> Any:
-        """Have the proposer find out what holds; do it here if it is silent."""
+    async def _settle(self, config: Config, key: bytes, attempts: Attempts, mixed: Mixed) -> Any:
+        """Have the proposer find out what holds; do it here if it may be silent."""
         first = self._core.preferred(config)[0]
-        if first.instance != self._core.instance:
+        if first.instance != self._core.instance and not mixed.silent:
             outcome = await self.ask_member(first, Settle(config.epoch, key), attempts)
             if not isinstance(outcome, Failure):
                 return outcome

@@ -74,8 +74,7 @@ class Proposals:
             else:
                 pending.fire(result)
 
-        self._rounds.begin(Job(config, request.write, done))
-        self._rounds.flush()
+        self._rounds.one(Job(config, request.write, done))
         return pending
 
     def answer_settle(self, request: Settle) -> Reply | Pending:
@@ -155,8 +154,7 @@ class Proposals:
             if outcome is not None:
                 done(outcome)
                 return
-        self._rounds.begin(Job(config, write, lambda job, result: done(result)))
-        self._rounds.flush()
+        self._rounds.one(Job(config, write, lambda job, result: done(result)))
 
     def settle(self, config: Config, key: bytes, done: Callable[[Reply], None]) -> None:
         """Find out what a key's value is, by completing what was begun; `done` hears a reply."""
@@ -168,8 +166,7 @@ class Proposals:
             else:
                 done(result)
 
-        self._rounds.begin(Job(config, Write(key, None, bytes(8), Condition.NEVER), settled))
-        self._rounds.flush()
+        self._rounds.one(Job(config, Write(key, None, bytes(8), Condition.NEVER), settled))
 
     def write_many(
         self, parts: Sequence[tuple[Config, Sequence[Write]]], done: Callable[[Reply], None]

@@ -7,7 +7,7 @@ was acknowledged before the read began.  The own copy counts, and costs no messa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.python.failure import Failure
 
@@ -21,8 +21,13 @@ from .hedge import Hedge
 __all__ = ["Mixed", "Reading", "Readings"]
 
 
-class Mixed:
-    """The members have different versions: somebody has to settle which one holds."""
+class Mixed(NamedTuple):
+    """The members have different versions: somebody has to settle which one holds.
+
+    :ivar silent: some member did not answer; it may be the one that would know.
+    """
+
+    silent: bool
 
 
 #: What a reading ends with, if not with a value: the last that went wrong.
@@ -33,10 +38,14 @@ class Reading:
     """One read on its way.
 
     :ivar rest: members that were not asked yet.
+    :ivar waiting: members that were asked and did not answer yet.
+    :ivar slow: so many of them took too long; it is not waited for them alone.
     :ivar heard: members that told a version.
     """
 
-    __slots__ = ("_problem", "_versions", "config", "done", "heard", "key", "rest", "waiting")
+    __slots__ = (
+        "_problem", "_versions", "config", "done", "heard", "key", "rest", "slow", "waiting"
+    )  # fmt: skip
 
     def __init__(
         self, config: Config, key: bytes, done: Callable[[Reading, bytes | None, Any], None]
@@ -46,6 +55,7 @@ class Reading:
         self.done: Callable[[Reading, bytes | None, Any], None] | None = done
         self.rest: Sequence[Peer] = ()
         self.waiting = 0
+        self.slow = 0
         self.heard = 0
         self._versions: dict[Ballot | None, list[Any]] = {}  # members that have it, its value
         self._problem: Any = None
@@ -71,7 +81,7 @@ class Reading:
         """No quorum has one version, of all that answered."""
         problem: Any = self._problem
         if self.heard >= self.config.quorum:
-            problem = Mixed()
+            problem = Mixed(self.heard < len(self.config.members))
         done, self.done, self.rest = self.done, None, ()
         if done is not None:
             done(self, None, problem)
@@ -91,7 +101,7 @@ class Readings:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._hedge: Hedge[Reading] = Hedge(core, self._ask_rest)
+        self._hedge: Hedge[Reading] = Hedge(core, self._too_slow)
 
     def stop(self) -> None:
         """Nobody is asked any more."""
@@ -154,12 +164,18 @@ class Readings:
             reading.finish(reply.ballot)
             return
         reading.waiting -= 1
-        if reading.waiting and kind in (Version, Versioned):
+        if reading.waiting > reading.slow and kind in (Version, Versioned):
             return
         if reading.rest:
             self._ask_rest(reading)
         elif not reading.waiting:
             reading.fail()
+        elif reading.waiting <= reading.slow and reading.heard >= reading.config.quorum:
+            reading.fail()  # those that were slow are not waited for alone
+
+    def _too_slow(self, reading: Reading) -> None:
+        reading.slow = reading.waiting
+        self._ask_rest(reading)
 
     def _ask_rest(self, reading: Reading) -> None:
         rest, reading.rest = reading.rest, ()

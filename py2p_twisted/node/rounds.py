@@ -15,19 +15,18 @@ from twisted.internet.interfaces import IDelayedCall
 
 from ..table.acceptor import Acceptor, NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
-from ..table.group import Ballot, Config, Epoch
+from ..table.group import Ballot, Config
 from ..table.proposer import Outcome, Step, Write, write_alone
 from ..wire.messages import (
     Accepted,
     Failed,
-    Promised,
     SomeAccepted,
     SomePromised,
     SomeValues,
-    Values,
     WrongEpoch,
 )
 from .core import Core
+from .doubts import Doubts
 from .hedge import Hedge
 from .keeper import Keeper
 from .mail import Job, Mail, Message, Result
@@ -43,8 +42,6 @@ _QUICK_ROUNDS = 3
 _MOST_WAITING = 1024
 #: Writes in one message whose answer should not take longer than that of one.
 _FEW = 32
-#: Keys of whose last write this node is not sure, before those of other epochs are forgotten.
-_MOST_UNSURE = 65_536
 
 
 class Rounds:
@@ -57,7 +54,7 @@ class Rounds:
         self._hedge: Hedge[Job] = Hedge(core, self._slow)
         self._busy: dict[bytes, deque[Job] | None] = {}  # key -> those that wait for their turn
         self._ready: deque[Job] = deque()  # those whose turn has come
-        self._unsure: dict[bytes, Epoch] = {}  # keys whose last ACCEPT no quorum acknowledged
+        self._doubts = Doubts(core)
         self._out = Mail(core)
         self._backing_off: set[IDelayedCall] = set()
 
@@ -84,8 +81,14 @@ class Rounds:
 
     # -- one job
 
+    def one(self, job: Job) -> None:
+        """Take a job on whose messages travel alone."""
+        job.single = True
+        self.begin(job)
+        self.flush()
+
     def begin(self, job: Job) -> None:
-        """Take a job on; it is under way after :meth:`flush`."""
+        """Take a job on; it is under way after :meth:`flush`, and shares its messages."""
         key = job.proposal.write.key
         if key in self._busy:
             queue = self._busy[key]
@@ -109,15 +112,31 @@ class Rounds:
             self._finish(job, self._keeper.wrong_epoch(config.partition, wedged=True))
             return
         key = proposal.write.key
-        if acceptor is not None and key not in self._unsure:
+        if acceptor is not None and key not in self._doubts:
             ballot = acceptor.steady(key, core.instance)
             if ballot is not None:
                 proposal.steady(acceptor, ballot, core.stamp)
-                self._send(job, acceptor)
+                if proposal.step is Step.ACCEPT:
+                    self._send_steady(job, acceptor)
+                else:
+                    self._send(job, acceptor)
                 return
         heard = acceptor.counter if acceptor is not None else 0
         proposal.prepare(Ballot(config.epoch, core.next_counter(heard), core.instance))
         self._send(job, acceptor)
+
+    def _send_steady(self, job: Job, acceptor: Acceptor) -> None:
+        """As :meth:`_send`, for the most frequent round: ACCEPT at the ballot told just now."""
+        proposal = job.proposal
+        assert proposal.record is not None
+        job.rounds = job.heard = 1
+        acceptor.accept_steady(proposal.write.key, proposal.record)
+        self._core.hear(acceptor.stamp)
+        proposal.accepted()
+        if proposal.over:
+            self._finish(job, proposal.outcome)
+        else:
+            self._ask_quorum(job)
 
     def _send(self, job: Job, acceptor: Acceptor | None) -> None:
         """Begin the proposal's round: the own answer first, then the others are asked."""
@@ -129,22 +148,35 @@ class Rounds:
                 return
             if proposal.step is not step:
                 continue
+            if step is not Step.PREPARE and acceptor is not None:
+                self._ask_quorum(job)
+                return
             others = [peer for peer in core.preferred(config) if peer.instance != core.instance]
-            if step is Step.PREPARE or acceptor is None:
-                asked = [peer for peer in others if core.usable(peer)]
-                if len(asked) + (acceptor is not None) < config.quorum:
-                    asked = others
-                job.rest = ()
-            else:
-                needed = config.quorum - 1
-                asked, job.rest = others[:needed], others[needed:]
+            asked = [peer for peer in others if core.usable(peer)]
+            if len(asked) + (acceptor is not None) < config.quorum:
+                asked = others
+            job.rest = ()
             job.waiting = len(asked)
             for peer in asked:
                 self._out.add(peer, job)
-            if job.rest:
-                self._hedge.watch(job, asked)
             return
         self._finish(job, proposal.outcome)
+
+    def _ask_quorum(self, job: Job) -> None:
+        """Ask as many members as make a quorum with this one, and the rest if they are slow."""
+        core, config, proposal = self._core, job.config, job.proposal
+        others = [peer for peer in core.preferred(config) if peer.instance != core.instance]
+        needed = config.quorum - 1
+        asked, job.rest = others[:needed], others[needed:]
+        job.waiting = needed
+        if job.rest:
+            self._hedge.watch(job, asked)
+        number = proposal.round
+        for peer in asked:
+            if not job.single or proposal.step is not Step.ACCEPT:
+                self._out.add(peer, job)
+            elif proposal.round == number:  # what became of the one before did not end it
+                self._ask(Message(peer, Step.ACCEPT, [job]))
 
     def _answer_here(self, job: Job, acceptor: Acceptor) -> bool:
         """This node's own answer, if it is a member; False if the round is over by it."""
@@ -211,39 +243,20 @@ class Rounds:
         key = proposal.write.key
         if isinstance(result, Outcome):
             if proposal.sent:
-                self._note_written(job)
+                self._doubts.written(job)
                 if job.rest:
                     assert proposal.record is not None
                     self._stragglers.send(job.rest, job.config, key, proposal.record)
         else:
             proposal.step = Step.DONE  # answers that are still under way come too late
             if proposal.sent:
-                self._be_unsure(key, job.config.epoch)
+                self._doubts.add(key, job.config.epoch)
         job.rest = ()
         waiting = self._busy.pop(key)
         if waiting:
             self._ready.append(waiting.popleft())
             self._busy[key] = waiting or None
         job.done(job, result)
-
-    def _note_written(self, job: Job) -> None:
-        """A quorum acknowledged: the ballot after it may be used, if the own acceptor has it, too.
-
-        Else a member that was not open yet would use a ballot again that it has used already.
-        """
-        key, config = job.key, job.config
-        acceptor = self._core.acceptors.get(config.partition)
-        record = acceptor.get(key) if acceptor is not None else None
-        if record is not None and record.ballot == job.proposal.ballot:
-            self._unsure.pop(key, None)
-        elif config.has(self._core.instance):
-            self._be_unsure(key, config.epoch)
-
-    def _be_unsure(self, key: bytes, epoch: Epoch) -> None:
-        if len(self._unsure) >= _MOST_UNSURE:
-            current = {config.epoch for config in self._core.directory}
-            self._unsure = {k: e for k, e in self._unsure.items() if e in current}
-        self._unsure[key] = epoch
 
     # -- messages
 
@@ -257,12 +270,13 @@ class Rounds:
 
     def _ask(self, message: Message) -> None:
         done: Callable[[Any], None]
+        patience: float | None = None
         if len(message.jobs) == 1 and message.step is Step.ACCEPT:
             done = partial(self._answered_one, message, message.jobs[0].proposal.round)
         else:
             done = partial(self._answered, message, [job.proposal.round for job in message.jobs])
-        many = len(message.jobs) > _FEW  # takes longer than what is usual for this peer
-        patience = self._core.settings.request_timeout_max if many else None
+            if len(message.jobs) > _FEW:  # takes longer than what is usual for this peer
+                patience = self._core.settings.request_timeout_max
         self._core.links.request(message.peer, message.request(), done, patience)
 
     def _answered_one(self, message: Message, number: int, reply: Any) -> None:
@@ -286,15 +300,13 @@ class Rounds:
 
     def _answered(self, message: Message, rounds: list[int], reply: Any) -> None:
         """A member answered a message, or did not."""
-        step, parts = message.step, message.parts
+        step = message.step
         waiting = {
             id(job)
             for job, number in zip(message.jobs, rounds, strict=True)
             if job.proposal.round == number and job.proposal.step is step
         }
-        good = isinstance(reply, _GOOD[step]) and len(reply.parts) == len(parts)
-        answers = reply.parts if good else [reply] * len(parts)
-        for of_part, answer in zip(parts.values(), answers, strict=True):
+        for of_part, answer in zip(message.parts.values(), message.answers(reply), strict=True):
             if isinstance(answer, WrongEpoch) and answer.config is not None:
                 self._core.learn(answer.config)
             some = [(place, job) for place, job in enumerate(of_part) if id(job) in waiting]
@@ -377,9 +389,3 @@ class Rounds:
 
 
 _ACCEPTED_ONE = (SomeAccepted(),)
-#: what answers a step
-_GOOD: dict[Step, type[Any]] = {
-    Step.ACCEPT: Accepted,
-    Step.PREPARE: Promised,
-    Step.CONFIRM: Values,
-}

@@ -212,16 +212,26 @@ class MessageProtocol(Int32StringReceiver):
         """
         if not self._out or self._held:
             return
+        transport = self.transport
         alone = len(self._out) == 2  # its length and its body
-        self._write()
-        if alone and isinstance(self.transport, TCPConnection):
-            self.transport.doWrite()  # an error comes again when the reactor calls it
+        data = self._take()
+        if alone and isinstance(transport, TCPConnection):
+            if transport not in transport.reactor.getWriters():  # nothing is before it
+                sent = transport.writeSomeData(data)
+                if sent == len(data):
+                    return
+                if isinstance(sent, int):
+                    data = data[sent:]
+            transport.write(data)
+            transport.doWrite()  # an error comes again when the reactor calls it
+        else:
+            transport.write(data)
 
-    def _write(self) -> None:
+    def _take(self) -> bytes:
         data = b"".join(self._out)
         self._out.clear()
         self.queued_bytes = 0
-        self.transport.write(data)
+        return data
 
     @property
     def held(self) -> bool:
@@ -247,7 +257,7 @@ class MessageProtocol(Int32StringReceiver):
         """Close after what was sent has left; nothing more is received."""
         if not self.closed:
             if self._out:
-                self._write()
+                self.transport.write(self._take())
             self._forget()
             self.transport.unregisterProducer()
             self.transport.loseConnection()
