@@ -18,7 +18,12 @@ __all__ = [
     "PeerUnreachable",
     "RingConflict",
     "RingFull",
+    "StorageCorrupt",
+    "StorageError",
     "StorageFull",
+    "StorageInUse",
+    "StorageMismatch",
+    "StorageUnusable",
     "Unavailable",
     "ValueTooLarge",
     "WouldBlockReactor",
@@ -129,8 +134,42 @@ class ValueTooLarge(ChordError, ValueError):
     """The value is longer than ``Settings.max_value`` bytes."""
 
 
-class StorageFull(ChordError):
-    """The node that keeps the key is over its quota of bytes; nothing was written."""
+class StorageError(ChordError):
+    """What a node keeps on its disk cannot be used, or kept any more.
+
+    :ivar path: the file that it is about; empty if that is another machine's.
+    """
+
+    def __init__(self, message: str, *, path: str = "", outcome_unknown: bool = False) -> None:
+        super().__init__(message, outcome_unknown=outcome_unknown)
+        self.path = path
+
+
+class StorageFull(StorageError):
+    """There is no room: a quota of bytes, or a disk, is used up; nothing was written."""
+
+
+class StorageInUse(StorageError):
+    """Another process keeps its data in this file.
+
+    :ivar pid: that process; 0 if it is not known.
+    """
+
+    def __init__(self, message: str, *, path: str = "", pid: int = 0) -> None:
+        super().__init__(message, path=path)
+        self.pid = pid
+
+
+class StorageCorrupt(StorageError):
+    """The file does not hold what was written to it: it is torn or was changed."""
+
+
+class StorageMismatch(StorageError):
+    """The file is sound, and not this node's: another ring's, program's or later version's."""
+
+
+class StorageUnusable(StorageError):
+    """The file or its folder cannot be opened, read or written: its rights, or a failing disk."""
 
 
 class WouldBlockReactor(ChordError, RuntimeError):
