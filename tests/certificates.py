@@ -9,13 +9,15 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 __all__ = ["LOOPBACK", "Authority", "Pair", "days_from_now"]
 
 #: Every name of this machine that a test may dial.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+_BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
 def days_from_now(days: float) -> datetime:
@@ -61,13 +63,22 @@ class Authority:
         *hosts: str,
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
-        uses: tuple[x509.ObjectIdentifier, ...] = (
-            ExtendedKeyUsageOID.SERVER_AUTH,
-            ExtendedKeyUsageOID.CLIENT_AUTH,
-        ),
+        uses: tuple[x509.ObjectIdentifier, ...] = _BOTH,
     ) -> Pair:
         """A certificate that names these hosts (none: it has no subjectAltName)."""
         key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self.certify(key, *hosts, valid_from=valid_from, valid_to=valid_to, uses=uses)
+        return Pair(certificate, key)
+
+    def certify(
+        self,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        *hosts: str,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        uses: tuple[x509.ObjectIdentifier, ...] = _BOTH,
+    ) -> x509.Certificate:
+        """The same for a key that there is already."""
         builder = self._builder(
             _common_name("node"),
             key,
@@ -77,7 +88,7 @@ class Authority:
         if hosts:
             names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
-        return Pair(builder.sign(self._key, hashes.SHA256()), key)
+        return builder.sign(self._key, hashes.SHA256())
 
     def directory(
         self,
@@ -100,7 +111,11 @@ class Authority:
         return str(folder)
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, start: datetime, end: datetime
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        start: datetime,
+        end: datetime,
     ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()

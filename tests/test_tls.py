@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from twisted.internet import error
@@ -464,6 +465,21 @@ class FolderTests(SynchronousTestCase):
         )
         (self.folder / "key.pem").write_bytes(locked)
         self.assertIn("key.pem is protected by a password", self.refusal())
+
+    def test_a_key_that_openssl_finds_too_short(self) -> None:
+        """It is found out when the folder is read, not when the first peer connects."""
+        key = rsa.generate_private_key(65537, 1024)
+        short = self.authority.certify(key, "localhost")
+        (self.folder / "cert.pem").write_bytes(short.public_bytes(serialization.Encoding.PEM))
+        (self.folder / "key.pem").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        self.assertIn("OpenSSL refuses the certificate or its key: ", self.refusal())
+        self.assertIn("key too small", self.refusal())
 
     def test_several_authorities(self) -> None:
         with (self.folder / "ca.pem").open("ab") as ca_file:

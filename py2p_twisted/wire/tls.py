@@ -12,15 +12,13 @@ wrongly named peer, which then cannot tell why; here the peer receives an alert.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
-from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import extract_patterns
-from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
@@ -34,7 +32,16 @@ from twisted.internet.ssl import (
 from zope.interface import implementer
 
 from ..errors import AuthenticationFailed, ChordError, NetworkMismatch
-from .certificates import PrivateKey, make_certificate, names, read_folder, validity
+from .certificates import (
+    Credentials,
+    PrivateKey,
+    first_end,
+    make_certificate,
+    misnamed,
+    names,
+    read_folder,
+    validity,
+)
 from .endpoints import unreachable
 
 if TYPE_CHECKING:
@@ -100,7 +107,13 @@ class Security:
     Make one with :meth:`from_directory` or :meth:`self_made`.
 
     :ivar authenticated: whether peers must show a certificate of our authority.
+    :ivar credentials: our key, our certificate with its chain, and whom we trust.
+    :ivar expiry: when it, or what it needs, ends to be valid, and what that is, for people.
+    :ivar before_use: called before each connection.
     """
+
+    credentials: Credentials
+    expiry: tuple[datetime, str]
 
     def __init__(
         self,
@@ -109,9 +122,21 @@ class Security:
         authorities: list[x509.Certificate],
     ) -> None:
         self.authenticated = bool(authorities)
-        self._certificate = chain[0]
+        self.before_use: Callable[[], object] = lambda: None
+        self.renew(key, chain, authorities)
+
+    def renew(
+        self,
+        key: PrivateKey,
+        chain: list[x509.Certificate],
+        authorities: list[x509.Certificate],
+    ) -> None:
+        """Use these from the next connection on; connections that are open stay as they are.
+
+        :raises ValueError: OpenSSL cannot use them; what was there before stays.
+        """
         trusted = [Certificate(X509.from_cryptography(authority)) for authority in authorities]
-        self._options = CertificateOptions(
+        options = CertificateOptions(
             # Twisted's hints say PKey and X509, which pyOpenSSL has deprecated in favour of these.
             privateKey=key,  # type: ignore[arg-type]
             certificate=chain[0],  # type: ignore[arg-type]
@@ -119,9 +144,16 @@ class Security:
             trustRoot=trustRootFromCertificates(trusted) if trusted else None,
             raiseMinimumTo=TLSVersion.TLSv1_3,
         )
+        try:
+            context = options.getContext()
+        except SSL.Error as error:
+            said = _openssl_words(error)
+            raise ValueError(f"OpenSSL refuses the certificate or its key: {said}") from error
         if self.authenticated:
-            context = self._options.getContext()
             context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
+        self._context = context
+        self.credentials = (key, chain, authorities)
+        self.expiry = first_end(chain, authorities)
 
     @classmethod
     def from_directory(cls, path: str | os.PathLike[str]) -> Security:
@@ -137,16 +169,28 @@ class Security:
         key, certificate = make_certificate()
         return cls(key, [certificate], [])
 
+    @property
+    def certificate(self) -> x509.Certificate:
+        """Our own."""
+        return self.credentials[1][0]
+
     def client_creator(self, host: str) -> IOpenSSLClientConnectionCreator:
         """For dialling a host: the certificate of the peer must name it, if authenticated."""
-        return _ConnectionCreator(self._options, host)
+        return _ConnectionCreator(self, host)
 
     def server_creator(self) -> IOpenSSLServerConnectionCreator:
         """For listening: the peer must show a certificate, if authenticated.
 
         Its name is checked later, with :meth:`verify_host`, against the host that it announces.
         """
-        return _ConnectionCreator(self._options, None)
+        return _ConnectionCreator(self, None)
+
+    def connection(self, host: str | None) -> SSL.Connection:
+        """An OpenSSL connection that checks its peer; None: not the name."""
+        self.before_use()
+        connection = _Connection(self._context)
+        connection.host = host
+        return connection
 
     def verify_host(self, transport: Any, host: str) -> None:
         """Check that the certificate that the peer showed names the host that it announces.
@@ -161,7 +205,7 @@ class Security:
         certificate: X509 | None = transport.getPeerCertificate()
         if certificate is None:
             raise AuthenticationFailed(f"the peer that calls itself {host!r} showed no certificate")
-        why = _misnamed(certificate.to_cryptography(), host)
+        why = misnamed(certificate.to_cryptography(), host)
         if why is not None:
             raise AuthenticationFailed(f"the certificate of the peer {why}")
 
@@ -171,7 +215,7 @@ class Security:
         :param host: what this node announces.
         :raises AuthenticationFailed: it does not; nobody would keep a connection to a member.
         """
-        why = _misnamed(self._certificate, host) if self.authenticated else None
+        why = misnamed(self.certificate, host) if self.authenticated else None
         if why is not None:
             raise AuthenticationFailed(f"this node cannot store: its own certificate {why}")
 
@@ -205,8 +249,8 @@ class Security:
         """Our own certificate in half a line, for the one who has to find out what is wrong."""
         if not self.authenticated:
             return "ours is self-made: this node was started without a TLS folder"
-        start, end = validity(self._certificate)
-        return f"ours names {names(self._certificate)} and is valid from {start} to {end}"
+        start, end = validity(self.certificate)
+        return f"ours names {names(self.certificate)} and is valid from {start} to {end}"
 
 
 class _Connection(SSL.Connection):
@@ -222,14 +266,12 @@ class _Connection(SSL.Connection):
 class _ConnectionCreator:
     """Makes the OpenSSL connections of one endpoint."""
 
-    def __init__(self, options: CertificateOptions, host: str | None) -> None:
-        self._options = options
+    def __init__(self, security: Security, host: str | None) -> None:
+        self._security = security
         self._host = host
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        connection = _Connection(self._options.getContext())
-        connection.host = self._host
-        return connection
+        return self._security.connection(self._host)
 
     serverConnectionForTLS = clientConnectionForTLS
 
@@ -243,22 +285,10 @@ def _verify(connection: SSL.Connection, shown: X509, code: int, depth: int, ok: 
         raise _CertificateRefused(whose + why.format(start=start, end=end))
     assert isinstance(connection, _Connection)
     if depth == 0 and connection.host is not None:
-        misnamed = _misnamed(shown.to_cryptography(), connection.host)
-        if misnamed is not None:
-            raise _CertificateRefused(misnamed)
+        wrong = misnamed(shown.to_cryptography(), connection.host)
+        if wrong is not None:
+            raise _CertificateRefused(wrong)
     return True
-
-
-def _misnamed(certificate: x509.Certificate, host: str) -> str | None:
-    """None if the certificate names the host, else what is wrong with it."""
-    try:
-        numeric = isIPAddress(host) or isIPv6Address(host)
-        service = IPAddress_ID(host.partition("%")[0]) if numeric else DNS_ID(host)
-        verify_service_identity(extract_patterns(certificate), [service], [])
-    except (VerificationError, CertificateError, ValueError):
-        named = names(certificate)
-        return f"does not name {host!r}; it names {named}: issue one with that subjectAltName"
-    return None
 
 
 def _mismatch(said: str, address: str) -> NetworkMismatch | None:
@@ -271,7 +301,8 @@ def _mismatch(said: str, address: str) -> NetworkMismatch | None:
         )
     if any(words in said for words in _OLD_TLS):
         return NetworkMismatch(
-            f"{address} does not speak TLS 1.3, which this node needs: upgrade its OpenSSL",
+            f"{address} does not speak TLS 1.3 with a certificate, as this node does: "
+            "give it one, or upgrade its OpenSSL",
             ours="TLS 1.3",
             theirs="an older TLS",
         )
