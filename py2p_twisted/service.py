@@ -6,8 +6,10 @@ operations return Deferreds; every Deferred can be cancelled.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from twisted.application.service import Service
@@ -15,20 +17,22 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail,
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .arguments import Address, check_address, check_host, check_port, security_of, storage_of
 from .base import count_of, protocol, show_address
 from .dictionary import Dictionary, Text, as_bytes
 from .errors import ChordError, NotConnected, PeerUnreachable
 from .joiner import Joiner
+from .keeping import open_storage
 from .node import Node
 from .node.core import Phase
+from .node.ending import left_behind
 from .node.recovery import RecoveryReport
 from .settings import DEFAULT_PROTOCOL, Settings
-from .wire.endpoints import Endpoints, TwistedEndpoints, announced_host
+from .storage.interface import Storage
+from .wire.endpoints import Endpoints, TwistedEndpoints, announced_host, is_loopback
 from .wire.link import Link
 
 __all__ = ["ChordService", "Text", "as_bytes"]
-
-Address = tuple[str, int]
 
 
 class ChordService(Dictionary, Service):
@@ -46,6 +50,11 @@ class ChordService(Dictionary, Service):
         the ring's own number, 5 in a ring that this node founds.  A node that asks for another
         number than the ring's is refused.
     :param tls: a folder with ``ca.pem``, ``cert.pem`` and ``key.pem``; implies encryption SSL.
+        Certificates that are renewed there are taken up while the node runs.
+    :param storage: where it keeps what must outlive the process: a path, or a
+        :class:`~.storage.interface.Storage`; None: nowhere.  With one, a node that is stopped keeps
+        its place, and its groups wait for it to come back for ``evict_after`` seconds.
+    :param leave_on_stop: leave the ring when the service stops, though it has a storage.
     :param timeout: seconds that an operation may take.
     :param verbose: log what only an author wants to read, too.
     :param settings: all other numbers, instead of the five before.
@@ -69,6 +78,8 @@ class ChordService(Dictionary, Service):
         *,
         replicas: int | None = None,
         tls: Any = None,
+        storage: Storage | str | os.PathLike[str] | None = None,
+        leave_on_stop: bool = False,
         timeout: float = 10.0,
         verbose: bool = False,
         settings: Settings | None = None,
@@ -78,14 +89,14 @@ class ChordService(Dictionary, Service):
         if tls is not None:
             prot = protocol(prot.subnet, "SSL")
         self._reactor = reactor
-        self._interface = _check_host(addr, "addr")
-        self._wanted_port = _check_port(port, "port", least=0)
-        self._announced = _check_address(out_addr, "out_addr") if out_addr is not None else None
+        self._interface = check_host(addr, "addr")
+        self._wanted_port = check_port(port, "port", least=0)
+        self._announced = check_address(out_addr, "out_addr") if out_addr is not None else None
         if self._announced is not None and self._announced[0] in ("0.0.0.0", "::"):
             raise ValueError(f"out_addr must be what others can dial, not {self._announced[0]}")
         if not isinstance(prot, protocol):
             raise TypeError(f"prot must be a base.protocol(subnet, encryption), not {prot!r}")
-        self._join_through = None if join is None else [_check_address(a, "join") for a in join]
+        self._join_through = None if join is None else [check_address(a, "join") for a in join]
         self.settings = settings or Settings(
             k=k,
             prot=prot,
@@ -93,8 +104,9 @@ class ChordService(Dictionary, Service):
             operation_timeout=timeout,
             verbose=verbose,
         )
-        security = _security(tls) if self.settings.prot.encryption == "SSL" else None
-        self._self_made = security is not None and not security.authenticated
+        folder = None if tls is None else os.path.abspath(tls)  # a daemon may change its own
+        self._security = security = security_of(folder, self.settings.prot.encryption)
+        self._renewal = None if folder is None else self._renewing(reactor, security, folder)
         self.node = Node(
             reactor,
             rng or random.SystemRandom(),
@@ -103,6 +115,8 @@ class ChordService(Dictionary, Service):
             or TwistedEndpoints(reactor, security, timeout=self.settings.handshake_timeout),
             security,
         )
+        self._storage = storage_of(storage)
+        self._leave_on_stop = leave_on_stop
         self._listening: Deferred[None] | None = None
         self._joining: Deferred[Any] | None = None
         self._given_up: Failure | None = None  # why it does not join, if it was told to
@@ -126,19 +140,41 @@ class ChordService(Dictionary, Service):
         """
         self._listen()
         super().startService()
-        if self._self_made:
+        self._warn_of_strangers()
+        if self._renewal is not None:
+            self._renewal.start()
+        if self._join_through is not None and self._listening is not None:
+            self._listening.addCallback(lambda _: self._start_joining())
+
+    def _warn_of_strangers(self) -> None:
+        """Say that anyone can come in, where that is so."""
+        if self._security is None and not is_loopback(self._interface):
+            self.log.warn(
+                "Everyone who reaches {interface} can read and change the dictionary: nothing is "
+                "encrypted or authenticated. A TLS folder (tls=, --tls DIR) would do both.",
+                interface=self._interface,
+            )
+        elif self._security is not None and not self._security.authenticated:
             self.log.warn(
                 "Encryption without authentication: this node made its own certificate, and anyone "
                 "can do that. Give every node one of your own CA (tls=) to know who is there."
             )
-        if self._join_through is not None and self._listening is not None:
-            self._listening.addCallback(lambda _: self._start_joining())
+
+    def _renewing(self, reactor: Any, security: Any, folder: str) -> Any:
+        from .wire.renewal import Renewal
+
+        def host() -> str:
+            return "" if self.leeching else self.node.core.me.host
+
+        return Renewal(reactor, security, folder, host)
 
     def _listen(self) -> None:
         if self._stopped is not None:
             raise RuntimeError("a ChordService that was stopped stays so: make a new one")
         if self._listening is not None:
             return
+        if self._storage is not None and self.node.core.journal is None:
+            open_storage(self.node, self._reactor, self._storage)
         host = announced_host(self._interface)
         out_addr = self._announced or (host, 0)
         self._listening = self.node.listen(self._interface, self._wanted_port, out_addr)
@@ -147,6 +183,11 @@ class ChordService(Dictionary, Service):
         if problems:
             self._listening = None
             problems[0].raiseException()
+
+    @property
+    def _keeps_its_place(self) -> bool:
+        storage = self._storage
+        return storage is not None and storage.durable and not self._leave_on_stop
 
     def _start_joining(self) -> None:
         joining = self._joining = Deferred.fromCoroutine(self._join_for_ever())
@@ -184,9 +225,17 @@ class ChordService(Dictionary, Service):
         return self._stopped
 
     async def _stop(self) -> None:
+        if self._renewal is not None:
+            self._renewal.stop()
         if self._joining is not None:
             self._joining.cancel()
         core = self.node.core
+        if self._keeps_its_place and core.phase is Phase.JOINED:
+            self.log.info(
+                "Stopping: this node keeps its place in ring {ring}, and {keys} on its disk.",
+                ring=core.ring_name,
+                keys=count_of(core.keys, "key"),
+            )
         leaving = Deferred.fromCoroutine(self._leave_at_last())
         leaving.addTimeout(2 * self.settings.leave_timeout, core.clock)
         try:
@@ -194,8 +243,8 @@ class ChordService(Dictionary, Service):
         except (ChordError, CancelledError, TimeoutError) as error:
             if core.keys:
                 self.log.warn(
-                    "Stopping without handing over: {keys} lost with this process. ({error})",
-                    keys=count_of(core.keys, "key"),
+                    "Stopping without handing over: {keys}. ({error})",
+                    keys=left_behind(core),
                     error=str(error) or "it took too long",
                 )
         self._tell_waiting(Failure(NotConnected("the service was stopped")))
@@ -205,7 +254,7 @@ class ChordService(Dictionary, Service):
         core = self.node.core
         while core.phase is Phase.LEAVING:
             await core.sleep(0.05)  # somebody called unjoin(): let it finish
-        if core.phase is Phase.JOINED:
+        if core.phase is Phase.JOINED and not self._keeps_its_place:
             await self.node.membership.leave(timeout=self.settings.leave_timeout)
 
     # -- in and out
@@ -232,7 +281,7 @@ class ChordService(Dictionary, Service):
             `RingConflict` if both rings are in use, or the peer's keeps another number of copies
             than this node asked for.
         """
-        address = _check_address((host, port), "the peer's address")
+        address = check_address((host, port), "the peer's address")
         return Deferred.fromCoroutine(self._connect(*address))
 
     async def _connect(self, host: str, port: int) -> None:
@@ -312,37 +361,18 @@ class ChordService(Dictionary, Service):
 
     @property
     def status(self) -> str:
-        """``"Nominal"``, or what is wrong."""
-        return self.node.status()
+        """``"Nominal"``, or what is wrong: members that are not reachable, an old certificate."""
+        status = self.node.status()
+        expiring = "" if self._renewal is None else self._renewal.warning()
+        if not expiring or self._stopped is not None:
+            return status
+        return expiring if status == "Nominal" else f"{status}; {expiring}"
+
+    @property
+    def certificate_expires(self) -> datetime | None:
+        """When this node's certificate ends to be valid, in UTC; None without a TLS folder."""
+        return None if self._renewal is None else self._renewal.expires
 
     def links(self) -> list[Link]:
         """The connections, for looking at."""
         return list(self.node.links)
-
-
-def _security(tls: Any) -> Any:
-    from .wire.tls import Security
-
-    return Security.self_made() if tls is None else Security.from_directory(tls)
-
-
-def _check_host(host: object, what: str) -> str:
-    if not isinstance(host, str) or not host:
-        raise TypeError(f"{what} must be a host name or an address as text, not {host!r}")
-    return host
-
-
-def _check_port(port: object, what: str, least: int = 1) -> int:
-    if not isinstance(port, int) or isinstance(port, bool):
-        raise TypeError(f"{what} must be a whole number, not {port!r}")
-    if not least <= port <= 65535:
-        raise ValueError(f"{what} must be from {least} to 65535, not {port}")
-    return port
-
-
-def _check_address(address: object, what: str) -> Address:
-    if not isinstance(address, tuple | list) or len(address) != 2:
-        raise TypeError(f"{what} must be (host, port), not {address!r}")
-    return _check_host(address[0], f"the host of {what}"), _check_port(
-        address[1], f"the port of {what}"
-    )

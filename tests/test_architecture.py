@@ -32,16 +32,19 @@ FLOORS = {
     "storage": 1,
     "node": 2,
     "service": 3,
+    "arguments": 3,
+    "keeping": 3,
     "dictionary": 3,
     "joiner": 3,
     "chord": 4,
+    "options": 4,
     "tap": 4,
     "cli": 4,
     "web": 4,
 }
 
 #: Folders that must not know each other.
-STRANGERS = ({"ring", "table"}, {"wire", "storage"})
+STRANGERS = ({"ring", "table"}, {"wire", "storage"}, {"chord", "cli"}, {"tap", "cli"})
 
 #: What floor 0 does not import: Twisted, clocks, chance, input and output, other threads.
 IMPURE = {
@@ -57,7 +60,11 @@ IMPURE_BUILTINS = {"open", "print", "input", "__import__", "exec", "eval"}
 #: Formats that run what they read.
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "jsonpickle"}
 
+#: What storage/ knows of the package: keys, heads and values are opaque to it.
+STORAGE_KNOWS = {"storage", "errors"}
+
 MAY_BLOCK = {"chord"}
+MAY_KEEP_FILES = {"storage"}
 MAY_REACH_FOR_THE_REACTOR = {"tap", "cli", "chord"}
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 80
@@ -162,6 +169,21 @@ def imported_parts(module: Module) -> list[str]:
     return sorted(parts)
 
 
+def storage_is_opaque(module: Module) -> Iterator[str]:
+    """What a node keeps means nothing to its storage."""
+    if module.part == "storage":
+        for part in imported_parts(module):
+            if part not in STORAGE_KNOWS:
+                yield f"imports {part or 'the package'}, which storage does not know"
+
+
+def sqlite_stays_in_storage(module: Module) -> Iterator[str]:
+    """Only the storage knows that there is a database."""
+    for name, _ in module.imports():
+        if name.partition(".")[0] == "sqlite3" and module.part not in MAY_KEEP_FILES:
+            yield "imports sqlite3"
+
+
 def pure_floor(module: Module) -> Iterator[str]:
     """Floor 0 does no input or output, reads no clock and draws no random number."""
     if FLOORS.get(module.part) != 0:
@@ -245,8 +267,28 @@ RULES: list[
             ("table.group", "from ..ring.circle import between"),
             ("wire.links", "from .. import storage"),
             ("storage.memory", "import py2p_twisted.wire.messages"),
+            ("cli.get", "from ..chord import chord_socket"),
+            ("tap", "from .cli.frame import CommandError"),
         ],
         [("ring.ring", "from . import table"), ("node.node", "from .. import ring, table")],
+    ),
+    (
+        storage_is_opaque,
+        [
+            ("storage.interface", "from ..base import Peer"),
+            ("storage.sqlite", "def f():\n    from ..table.group import Record"),
+            ("storage.memory", "from .. import __version__"),
+        ],
+        [
+            ("storage.sqlite", "from ..errors import StorageFull\nfrom .interface import Batch"),
+            ("storage.sqlite", "import sqlite3\nfrom twisted.internet import defer"),
+            ("node.keeper", "from ..storage.interface import Batch\nfrom ..base import Peer"),
+        ],
+    ),
+    (
+        sqlite_stays_in_storage,
+        [("node.keeper", "import sqlite3"), ("tap", "def f():\n    from sqlite3 import connect")],
+        [("storage.sqlite", "import sqlite3"), ("node.node", "from ..storage import sqlite")],
     ),
     (
         pure_floor,
@@ -352,8 +394,16 @@ class ArchitectureTests(SynchronousTestCase):
         self.check(imports_point_down)
 
     def test_strangers(self) -> None:
-        """Ring and table, wire and storage do not know each other."""
+        """Ring and table, wire and storage, the command line and other faces: strangers."""
         self.check(strangers)
+
+    def test_storage(self) -> None:
+        """The storage knows nothing of what it keeps."""
+        self.check(storage_is_opaque)
+
+    def test_sqlite(self) -> None:
+        """Only ``storage/`` imports sqlite3."""
+        self.check(sqlite_stays_in_storage)
 
     def test_pure_floor(self) -> None:
         """Floor 0 is pure."""
@@ -384,6 +434,8 @@ class ArchitectureTests(SynchronousTestCase):
         self.assertEqual(list((ROOT / "twisted").rglob("__init__.py*")), [])
 
 
+STARTS_NOTHING = ("service", "chord", "cli", "storage.sqlite", "storage.__main__")
+
 #: Imports a module, then tells what it started: threads, and whether there is a reactor.
 PROBE = """
 import sys, threading, {module}
@@ -411,7 +463,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_importing_starts_nothing(self) -> None:
         """No thread, no reactor."""
-        for module in (PACKAGE, f"{PACKAGE}.service", f"{PACKAGE}.chord"):
+        for module in (PACKAGE, *(f"{PACKAGE}.{name}" for name in STARTS_NOTHING)):
             self.assertEqual(self.probe(module), "['MainThread'] False", module)
 
     def test_the_probe_sees(self) -> None:

@@ -453,7 +453,7 @@ class ProcessTests(SynchronousTestCase):
         for port, server in zip(("4444", "4445"), free, strict=True):
             script = script.replace(port, str(server.getsockname()[1]))
             server.close()
-        expected = r"\AStopping without handing over: 1 key lost[^\n]*\n\Z"
+        expected = r"\AStopping without handing over: 1 key lost with this process\. [^\n]*\n\Z"
         self.check(self.begin(script), stderr=expected)
 
     def test_attributes(self) -> None:
@@ -496,12 +496,13 @@ class ProcessTests(SynchronousTestCase):
         self.check(keeper)
 
     def test_exit_without_an_heir(self) -> None:
-        """The only other node is frozen: the process ends all the same, and says what is lost."""
+        """The only other node is frozen: the process ends all the same, and says so."""
         keeper, port = self.keeper()
         ending = self.begin(ENDING, "frozen", port)
         self.freeze_when_asked(keeper, ending)
         began = time.monotonic()
-        self.check(ending, stderr=r"\AStopping without handing over: \d+ keys? [^\n]*\n\Z")
+        kept = r"\d+ keys (still kept by other nodes|kept only by nodes that do not answer)"
+        self.check(ending, stderr=rf"\AStopping without handing over: {kept}\. [^\n]*\n\Z")
         self.assertLess(time.monotonic() - began, 10)
 
     def test_logging(self) -> None:

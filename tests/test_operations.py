@@ -177,6 +177,21 @@ class FaultTests(SynchronousTestCase):
         for call in group.clock.getDelayedCalls():
             self.assertNotIn("Answers", str(call.func))
 
+    def test_stopped_in_doubt(self) -> None:
+        """A write that was sent, and is ended by the end of its node, may have happened."""
+        for tenths in range(5, 40):  # asking, asking around, or waiting for a next try
+            group = Group(4, 3)
+            client = group.nodes[-1]
+            for node in group.nodes[:3]:
+                node.freeze()
+            writing = write(client, b"perhaps")
+            group.run(tenths / 10)
+            self.assertNoResult(writing)
+            client.core.stop()
+            client.operations.stop()
+            failed = self.failureResultOf(self.ended(group, writing), NotConnected)
+            self.assertTrue(failed.value.outcome_unknown, f"after {tenths / 10} s")
+
     def test_no_quorum(self) -> None:
         """Three of five are gone: an error says how many of how many, in time; then all is back."""
         group = Group(5, 5)

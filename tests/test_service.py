@@ -431,6 +431,7 @@ class TestParameters(SynchronousTestCase):
             (TypeError, "join", {"join": [("host",)]}),
             (ValueError, "join", {"join": [("host", 0)]}),
             (ValueError, "ca.pem", {"tls": "/nowhere"}),
+            (ValueError, "tls= encrypts", {"tls": "/nowhere", "settings": Settings()}),
         ]
         for kind, name, parameter in wrong:
             with self.assertRaises(kind) as caught:
@@ -709,6 +710,25 @@ class TestEncrypted(SocketCase):
         await node.when_ready()
         await node.set("key", "value")
         self.assertEqual(await founder.get("key"), b"value")
+
+    def test_strangers_are_warned_of(self) -> None:
+        """Whoever listens beyond this machine without TLS is told what that means."""
+        for addr, how, warned in (
+            ("127.0.0.1", {}, False),
+            ("localhost", {}, False),
+            ("0.0.0.0", {}, True),
+            ("0.0.0.0", {"join": []}, True),
+            ("0.0.0.0", {"tls": self.good}, False),
+        ):
+            self.told.clear()
+            service = ChordService(reactor, addr, 0, **how)
+            service.startService()
+            self.addCleanup(service.stopService)
+            warnings = [line for level, line in self.told if level is LogLevel.warn]
+            self.assertEqual(len(warnings), warned, warnings)
+            for line in warnings:
+                self.assertIn("Everyone who reaches 0.0.0.0 can read and change", line)
+                self.assertIn("--tls DIR", line)
 
     def test_bad_folders(self) -> None:
         """Folders that cannot be used are refused at once, naming the file."""

@@ -6,7 +6,8 @@ doubt, and the error that the user sees in the end.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -47,6 +48,13 @@ class Attempts:
         self._short: tuple[int, int] | None = None  # members reached, of how many
         self._last = "it was not tried"
         self.doubtful: Epoch | None = None
+
+    def begin_anew(self) -> None:
+        """Some of many was done: there is as much time again for the rest."""
+        self.began = self._core.clock.seconds()
+        self._deadline = self.began + self._timeout
+        self._pause = self._core.settings.retry_min
+        self._short = None
 
     @property
     def remaining(self) -> float:
@@ -108,6 +116,15 @@ class Attempts:
     def _check_stopped(self) -> None:
         if self._core.phase is Phase.STOPPED:
             raise NotConnected("this node was stopped", outcome_unknown=self._unknown)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Whatever ends the tries tells if one of them may have had its effect."""
+        try:
+            yield
+        except ChordError as error:
+            error.outcome_unknown = error.outcome_unknown or self._unknown
+            raise
 
     async def wait(self) -> None:
         """Pause before the next try, longer each time.

@@ -224,5 +224,5 @@ class Bases:
         if held is not None and held.ballot is not None and held.ballot > move.ballot:
             return False
         ballot, successor = move.next
-        self._core.staged[move.partition] = Staged(move.epoch, records, successor, ballot)
+        self._core.hold(move.partition, Staged(move.epoch, records, successor, ballot))
         return True

@@ -7,26 +7,18 @@ table.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
-from ..base import Peer
-from ..table.group import Config, Epoch
+from ..errors import NotConnected
+from ..table.group import Epoch
 from ..table.proposer import Outcome, Write
-from ..wire.messages import (
-    ReadMany,
-    Request,
-    SomeValues,
-    SomeWritten,
-    Values,
-    Want,
-    WriteMany,
-    WrittenMany,
-)
 from .attempts import Attempts, is_doubtful, unknown_outcome
-from .core import Core
+from .bulk_asks import Proposers, Readers
+from .core import Core, Phase
+from .dispatch import Piece
 from .finder import Finder
 from .operations import Operations
 from .proposals import Proposals
@@ -35,23 +27,8 @@ __all__ = ["Bulk"]
 
 T = TypeVar("T")
 
-#: Messages under way at once in one bulk operation.
-_WINDOW = 16
 #: Keys that are read or written by themselves at the same time, where that is needed.
 _ALONE = 64
-
-
-class _Piece(Generic[T]):
-    """Items of one partition in one message."""
-
-    __slots__ = ("answers", "config", "items", "size", "wanted")
-
-    def __init__(self, config: Config, items: list[T], size: int) -> None:
-        self.config = config
-        self.items = items
-        self.size = size  # bytes, about
-        self.wanted = 1  # answers
-        self.answers: list[Any] = []
 
 
 class Bulk:
@@ -72,9 +49,11 @@ class Bulk:
         found: dict[bytes, bytes] = {}
         pending = list(dict.fromkeys(keys))
         attempts = Attempts(self._core, write=False)
+        slow: set[bytes] = set()  # members that are asked last
         while pending:
-            pieces = await self._pieces(pending, lambda key: key, len, attempts)
-            await self._ask_readers(pieces, attempts)
+            attempts.check_time()
+            pieces = await self._pieces(pending, lambda key: key, _read_size, attempts)
+            await Readers(self._core, self._operations, attempts, slow).ask(pieces)
             again: list[bytes] = []
             alone: list[bytes] = []
             moved = False
@@ -90,42 +69,9 @@ class Bulk:
             if len(again) == len(pending) and not moved:
                 await self._wait(self._core.partition(again[0]), attempts)
             elif len(again) < len(pending):
-                attempts = Attempts(self._core, write=False)
+                attempts.begin_anew()
             pending = again
         return found
-
-    async def _ask_readers(self, pieces: Sequence[_Piece[bytes]], attempts: Attempts) -> None:
-        """Ask a quorum of each piece's group: one member for the values, all for the versions."""
-        core = self._core
-        asks: dict[tuple[bytes, Want], tuple[Peer, list[_Piece[bytes]]]] = {}
-        for piece in pieces:
-            config = piece.config
-            piece.wanted = config.quorum
-            members = core.preferred(config)
-            if config.has(core.instance):  # the own copy costs no message
-                mine = [peer for peer in members if peer.instance == core.instance]
-                members = (*mine, *(peer for peer in members if peer.instance != core.instance))
-            want = Want.VALUE if config.quorum == 1 else Want.BOTH
-            for member in members[: config.quorum]:
-                asks.setdefault((member.instance, want), (member, []))[1].append(piece)
-                want = Want.BALLOT
-        messages = [
-            (member, want, some)
-            for (_, want), (member, asked) in asks.items()
-            for some in self._messages(asked)
-        ]
-
-        async def ask(member: Peer, want: Want, some: list[_Piece[bytes]]) -> None:
-            request = ReadMany(
-                tuple((piece.config.epoch, tuple(piece.items)) for piece in some), want
-            )
-            reply = await self._operations.ask_member(member, request, attempts)
-            good = isinstance(reply, Values) and len(reply.parts) == len(some)
-            for place, piece in enumerate(some):
-                piece.answers.append(reply.parts[place] if good else reply)
-
-        for at in range(0, len(messages), _WINDOW):
-            await _all_of([ask(*message) for message in messages[at : at + _WINDOW]])
 
     async def _read_alone(
         self, keys: Sequence[bytes], found: dict[bytes, bytes], attempts: Attempts
@@ -133,6 +79,8 @@ class Bulk:
         """Read keys one by one, as many at a time as is good."""
         began: float | None = attempts.began
         for at in range(0, len(keys), _ALONE):
+            if self._core.phase is Phase.STOPPED:
+                raise NotConnected("this node was stopped")
             some = keys[at : at + _ALONE]
             values = await _all_of([self._operations.read(key, began) for key in some])
             began = None  # it goes on: there is as much time again
@@ -147,70 +95,33 @@ class Bulk:
 
         :raises ChordError: of the first that failed; the others may have been done.
         """
+        attempts = Attempts(self._core, write=True)
+        with attempts.telling():
+            await self._write_all(list(writes), attempts)
+
+    async def _write_all(self, pending: list[Write], attempts: Attempts) -> None:
         core = self._core
-        pending = list(writes)
-        attempts = Attempts(core, write=True)
         silent: set[bytes] = set()  # proposers that did not answer: this node takes their place
         while pending:
+            attempts.check_time()
             pieces = await self._pieces(pending, lambda write: write.key, _write_size, attempts)
-            await self._ask_proposers(pieces, silent, attempts)
+            asking = Proposers(core, self._operations, self._proposals, attempts, silent)
+            moved = await asking.ask(pieces)
             again: list[Write] = []
-            moved = False
             for piece in pieces:
-                (answer,) = piece.answers
-                if isinstance(answer, SomeWritten) and len(answer.outcomes) == len(piece.items):
-                    again += _not_done(piece.items, answer.outcomes, core.stamp)
+                if piece.answers:
+                    again += _not_done(piece.items, piece.answers[0].outcomes, core.stamp)
                     continue
-                moved = attempts.note(answer, piece.config) or moved
-                if isinstance(answer, Failure) and len(piece.config.members) > 1:
-                    proposer = core.preferred(piece.config)[0].instance
-                    moved = moved or proposer not in silent
-                    silent.add(proposer)
-                doubt = _doubt(answer, piece.config.epoch)
+                moved = attempts.note(piece.problem, piece.config) or moved
+                doubt = _doubt(piece.problem, piece.config.epoch)
                 again += [
                     write.again(write.after, write.doubtful or doubt) for write in piece.items
                 ]
             if len(again) == len(pending) and not moved:
                 await self._wait(core.partition(again[0].key), attempts)
             elif len(again) < len(pending):
-                doubtful = attempts.doubtful
-                attempts = Attempts(core, write=True)
-                attempts.doubtful = doubtful
+                attempts.begin_anew()
             pending = again
-
-    async def _ask_proposers(
-        self, pieces: Sequence[_Piece[Write]], silent: set[bytes], attempts: Attempts
-    ) -> None:
-        core = self._core
-        asks: dict[bytes, tuple[Peer, list[_Piece[Write]]]] = {}
-        for piece in pieces:
-            proposer = core.preferred(piece.config)[0]
-            if proposer.instance in silent:
-                proposer = core.me
-            asks.setdefault(proposer.instance, (proposer, []))[1].append(piece)
-
-        async def ask(member: Peer, some: list[_Piece[Write]]) -> None:
-            if member.instance == core.instance:
-                parts = [(piece.config, piece.items) for piece in some]
-                reply = await self._operations.here(
-                    lambda done: self._proposals.write_many(parts, done), attempts
-                )
-            else:
-                request: Request = WriteMany(
-                    tuple((piece.config.epoch, tuple(piece.items)) for piece in some)
-                )
-                reply = await self._operations.ask_member(member, request, attempts)
-            good = isinstance(reply, WrittenMany) and len(reply.parts) == len(some)
-            if good:
-                core.hear(reply.stamp)
-            for place, piece in enumerate(some):
-                piece.answers.append(reply.parts[place] if good else reply)
-
-        messages = [
-            (member, some) for member, asked in asks.values() for some in self._messages(asked)
-        ]
-        for at in range(0, len(messages), _WINDOW):
-            await _all_of([ask(*message) for message in messages[at : at + _WINDOW]])
 
     # -- what both need
 
@@ -226,13 +137,13 @@ class Bulk:
         key_of: Callable[[T], bytes],
         size_of: Callable[[T], int],
         attempts: Attempts,
-    ) -> list[_Piece[T]]:
+    ) -> list[Piece[T]]:
         """Sort items by partition, into pieces that fit a message."""
         core = self._core
         by_partition: dict[int, list[T]] = {}
         for item in items:
             by_partition.setdefault(core.partition(key_of(item)), []).append(item)
-        pieces: list[_Piece[T]] = []
+        pieces: list[Piece[T]] = []
         settings = core.settings
         for partition, mine in by_partition.items():
             config = await self._operations.config(partition, attempts)
@@ -241,26 +152,16 @@ class Bulk:
             for item in mine:
                 size = size_of(item)
                 if some and (room < size or len(some) >= settings.page_keys):
-                    pieces.append(_Piece(config, some, settings.page_bytes - room))
+                    pieces.append(Piece(config, some, settings.page_bytes - room))
                     some, room = [], settings.page_bytes
                 some.append(item)
                 room -= size
-            pieces.append(_Piece(config, some, settings.page_bytes - room))
+            pieces.append(Piece(config, some, settings.page_bytes - room))
         return pieces
 
-    def _messages(self, pieces: Sequence[_Piece[T]]) -> list[list[_Piece[T]]]:
-        """Put pieces for one member together, into messages of bounded size."""
-        messages: list[list[_Piece[T]]] = []
-        settings = self._core.settings
-        room = keys = 0
-        for piece in pieces:
-            if not messages or room < piece.size or keys < len(piece.items):
-                messages.append([])
-                room, keys = settings.page_bytes, settings.page_keys
-            messages[-1].append(piece)
-            room -= piece.size
-            keys -= len(piece.items)
-        return messages
+
+def _read_size(key: bytes) -> int:
+    return len(key) + 32
 
 
 def _write_size(write: Write) -> int:
@@ -268,17 +169,16 @@ def _write_size(write: Write) -> int:
 
 
 def _take_values(
-    piece: _Piece[bytes], found: dict[bytes, bytes], again: list[bytes], alone: list[bytes]
+    piece: Piece[bytes], found: dict[bytes, bytes], again: list[bytes], alone: list[bytes]
 ) -> Any:
     """Take what a quorum agrees about; sorts the rest.  Returns what went wrong, or None."""
+    if len(piece.answers) < piece.config.quorum:
+        return piece.problem
     values: Sequence[bytes | None] = ()
     versions: list[Sequence[Any]] = []
     for answer in piece.answers:
-        if not isinstance(answer, SomeValues):
-            return answer
-        if answer.values:
-            values = answer.values
-        if piece.wanted > 1:
+        values = answer.values or values
+        if piece.config.quorum > 1:
             versions.append(answer.ballots)
     told = min([len(values), *map(len, versions)])
     for place in range(told):

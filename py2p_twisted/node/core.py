@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -19,7 +20,6 @@ from ..ring.circle import (
     from_bytes,
     key_partition,
     node_identifier,
-    partition_count,
     partition_of,
     partition_start,
     to_bytes,
@@ -28,12 +28,11 @@ from ..ring.lookup import Fingers
 from ..ring.ring import Pointers, RingRules
 from ..ring.steps import Steps
 from ..settings import Settings
-from ..table.acceptor import Acceptor
-from ..table.directory import Directory
-from ..table.group import MOST_STAMP, Ballot, Config, Record, Successor
+from ..table.group import Config
 from ..wire.link import Link
 from ..wire.links import Links
 from ..wire.messages import WIRE_VERSION, Hello, Reply, Request
+from .kept import Kept
 from .sleeper import Sleeper
 from .state import CLAIM, USER, Phase, Remembered, Staged, claim_key, user_key
 
@@ -41,13 +40,11 @@ __all__ = ["CLAIM", "USER", "Core", "Phase", "Remembered", "Staged", "claim_key"
 
 R = TypeVar("R")
 
-#: Seconds that a base is kept for those who still have to open with it.
-_RETIRED = 10.0
 #: Seconds that the order in which members are asked stays the same.
 _PREFERRED_FOR = 0.1
 
 
-class Core:
+class Core(Kept):
     """The state of one node.
 
     :param clock: IReactorTime.
@@ -60,12 +57,14 @@ class Core:
     def __init__(
         self, clock: Any, rng: random.Random, settings: Settings, rules: RingRules | None = None
     ) -> None:
+        super().__init__()
         self.clock = clock
         self.rng = rng
         self.settings = settings
         self.rules = rules or RingRules(settings.successors)
         self.links: Links  # set once by Node
-        self.instance = rng.randbytes(16)  # renew()
+        self.instance = rng.randbytes(16)  # renew(), become()
+        self.lives = 1  # restore(): how many processes were this instance so far
         self.me = Peer(self.instance, to_bytes(0, settings.k), "", 0)  # Node, Membership
         self.phase = Phase.LEECHING  # Membership
         self.ring_id = b""  # Membership
@@ -74,20 +73,12 @@ class Core:
         self.make_steps: Callable[[], Steps] = Steps  # tests take a rule out
         self.steps = Steps()  # Stabilizer
         self.fingers: Fingers[Peer] = Fingers(0, settings.k)  # Membership, Stabilizer
-        self.directory = Directory()  # learn(), Membership
-        self.acceptors: dict[int, Acceptor] = {}  # serve(), learn(), release(), Membership
-        self.staged: dict[int, Staged] = {}  # learn(), Takeover, Reconfigurer
-        #: bases of epochs that this node has no part in, and until when it keeps them for others
-        self.retired: dict[int, tuple[float, Staged]] = {}  # learn(), Maintenance
         self.silent_since: dict[bytes, float] = {}  # Maintenance: members that do not answer
-        self.stamp = 0  # hear(): the Lamport clock of writes
-        self.counter = 1  # next_counter(): of ballots
         self.found_differences = 0  # Checker: how often two members kept different records
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
-        self.discarded_keys = 0  # learn(), Maintenance: not told yet
         self._sleeper = Sleeper(clock)
         self._preferred: dict[int, tuple[Config, int, float, tuple[Peer, ...]]] = {}
-        self.joined_changed: Callable[[], None] = lambda: None  # Node
+        self.joined_changed = lambda: None  # Node
 
     def debug(self, text: str, **details: object) -> None:
         """Log what only an author wants to read; daemons print every level, so it is off."""
@@ -100,12 +91,29 @@ class Core:
         """The address that others dial is known: choose the first identifier to ask for."""
         k = self.settings.k
         preferred = node_identifier(host, port, self.settings.network, k)
-        self.me = Peer(self.instance, to_bytes(preferred, k), host, port)
+        known = from_bytes(self.me.identifier, k) if self.me.host else preferred  # of a life before
+        self.become(Peer(self.instance, to_bytes(known, k), host, port))
 
     def renew(self) -> None:
         """Be another instance: what the present one had promised is forgotten (rule 6)."""
-        self.instance = self.rng.randbytes(16)
-        self.me = Peer(self.instance, self.me.identifier, self.me.host, self.me.port)
+        self.lives = 1
+        self.become(Peer(self.rng.randbytes(16), self.me.identifier, self.me.host, self.me.port))
+
+    def become(self, me: Peer) -> None:
+        """Be this instance."""
+        self.instance, self.me = me.instance, me
+        self.renamed()
+
+    @property
+    def proposer(self) -> bytes:
+        """This node's name in ballots: in every life another one, so that no ballot is used twice.
+
+        What a life before this one proposed, and to whom, is not known.  In the first life it is
+        the instance, which the first ballots of epochs are promised to.
+        """
+        if self.lives == 1:
+            return self.instance
+        return sha256(self.instance + self.lives.to_bytes(8, "big")).digest()[:16]
 
     def partition(self, key: bytes) -> int:
         """The partition of a table key.
@@ -123,11 +131,6 @@ class Core:
     def start(self, partition: int) -> int:
         """The first identifier of a partition."""
         return partition_start(partition, self.settings.k)
-
-    @property
-    def partitions(self) -> int:
-        """How many partitions the circle has."""
-        return partition_count(self.settings.k)
 
     @property
     def ring_name(self) -> str:
@@ -225,102 +228,22 @@ class Core:
 
     def remember(self, peer: Peer) -> None:
         """Keep an address to look for later."""
-        if peer.instance == self.instance or peer.address == self.me.address or not peer.host:
+        if peer.instance != self.instance:
+            self.remember_address(peer.address)
+
+    def remember_address(self, address: tuple[str, int]) -> None:
+        """As :meth:`remember`."""
+        if address == self.me.address or not address[0]:
             return
-        if peer.address not in self.remembered:
+        if address not in self.remembered:
             if len(self.remembered) >= self.settings.remembered_peers:
                 linked = {link.peer.address for link in self.links}
                 gone = [address for address in self.remembered if address not in linked]
                 if not gone:
                     return
                 del self.remembered[self.rng.choice(gone)]
-            self.remembered[peer.address] = Remembered()
-
-    # -- the directory
-
-    def learn(self, config: Config) -> bool:
-        """Take a configuration if it is news; gives up what it takes from this node."""
-        sane = config.partition < self.partitions and config.epoch.plausible()
-        if not sane or not self.valid(*config.members):
-            self.log.warn("A configuration that cannot be was ignored: {config}.", config=config)
-            return False
-        if not self.directory.learn(config):
-            return False
-        for peer in config.members:
-            self.remember(peer)
-        partition = config.partition
-        mine = self.acceptors.get(partition)
-        if mine is not None and mine.config.epoch < config.epoch:
-            self._outdated(mine, config)
-        staged = self.staged.get(partition)
-        if staged is not None and not config.has(self.instance):
-            if staged.epoch.following() <= config.epoch:
-                del self.staged[partition]
-            if staged.epoch.following() == config.epoch and staged.successor is not None:
-                until = self.clock.seconds() + _RETIRED
-                self.retired[partition] = (until, staged)
-        if config.has(self.instance):
-            self.joined_changed()
-        return True
-
-    def _outdated(self, mine: Acceptor, config: Config) -> None:
-        """A newer epoch of a partition is known than the one that is open here.
-
-        The one before it only stops, and is kept with its vote: as long as no quorum is known to
-        have opened the next one, the votes tell which base was agreed (see :meth:`release`).
-        """
-        epoch, partition = mine.config.epoch, config.partition
-        if epoch.following() == config.epoch:
-            if not mine.wedged:
-                mine.wedge(epoch, Ballot(epoch, 0, b""))
-            return
-        del self.acceptors[partition]
-        if config.has(self.instance):  # a beginning for what is to be caught up with
-            self.staged.setdefault(partition, Staged(epoch, dict(mine.live_records())))
-        elif epoch.era_name < config.epoch.era_name:
-            self.discarded_keys += mine.keys
-
-    def release(self, config: Config) -> None:
-        """An epoch is open at a quorum of its members: the one before is not needed any more."""
-        mine = self.acceptors.get(config.partition)
-        if mine is not None and mine.config.epoch < config.epoch and not config.has(self.instance):
-            del self.acceptors[config.partition]
-
-    def serve(self, successor: Successor, records: dict[bytes, Record]) -> None:
-        """Open an epoch: this node keeps the partition from now on."""
-        config, purged = successor.config, successor.purged
-        self.learn(config)
-        staged = self.staged.get(config.partition)
-        if staged is not None and staged.epoch < config.epoch:
-            del self.staged[config.partition]  # a base for a later epoch may have been decided
-        self.acceptors[config.partition] = acceptor = Acceptor(
-            config, records.items(), visible=USER, purged=purged
-        )
-        self.hear(acceptor.stamp)
-
-    def behind(self) -> list[Config]:
-        """The configurations that this node is a member of, and has not opened."""
-        return [
-            config
-            for config in self.directory
-            if config.has(self.instance)
-            and (
-                (mine := self.acceptors.get(config.partition)) is None
-                or mine.config.epoch < config.epoch
-            )
-        ]
-
-    # -- clocks of the table
-
-    def hear(self, stamp: int) -> None:
-        """A stamp was heard of: what is written later gets a higher one."""
-        if stamp > self.stamp:
-            self.stamp = min(stamp, MOST_STAMP)
-
-    def next_counter(self, heard: int = 0) -> int:
-        """A counter for a ballot of this node, higher than its own ones and that."""
-        self.counter = max(self.counter, heard) + 1
-        return self.counter
+            self.remembered[address] = Remembered()
+            self.renamed()
 
     # -- members
 

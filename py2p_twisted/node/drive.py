@@ -106,6 +106,7 @@ class Drive:
             lambda: all(map(enough, moves)),
             seconds,
         )
+        await self._core.kept()  # what this node itself answered counts, too
 
     # -- 0: copy ahead
 
@@ -156,7 +157,7 @@ class Drive:
             counter = core.next_counter(
                 max(ballot.counter if ballot is not None else 0 for ballot in (promised, held))
             )
-            move.ballot = Ballot(move.epoch, counter, core.instance)
+            move.ballot = Ballot(move.epoch, counter, core.proposer)
             move.stopped.clear()
             move.refused.clear()
             if move.current:

@@ -44,6 +44,11 @@ _BALLOT_BYTES = 32
 _NUMBER_BYTES = 16
 _PROMISE_BYTES = 96
 
+#: No honest proposer counts so far.  A ballot that is promised or accepted is told to others, who
+#: try the numbers after it: those must have room on the wire, too.
+_MOST_COUNTER = 1 << 61
+_NO_BALLOT = Declined("the counter of a ballot is too high")
+
 
 class Keeper:
     """Answers requests for keys, of peers and of this node itself."""
@@ -209,6 +214,8 @@ class Keeper:
             for place, (key, ballot) in enumerate(items):
                 if room <= 0:
                     break
+                if ballot.counter > _MOST_COUNTER:
+                    return _NO_BALLOT
                 room -= _PROMISE_BYTES
                 record: Record | None = None
                 try:
@@ -237,6 +244,8 @@ class Keeper:
             for place, (key, record) in enumerate(items):
                 if record.value is not None and len(record.value) > most:
                     return Declined("the value is too large")
+                if record.ballot.counter > _MOST_COUNTER:
+                    return _NO_BALLOT
                 try:
                     acceptor.accept(epoch, key, record)
                 except NotPromised as refusal:

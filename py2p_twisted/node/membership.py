@@ -16,7 +16,6 @@ from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
 from ..settings import DEFAULT_REPLICAS
 from ..table.digest import EMPTY_BASE
-from ..table.directory import Directory
 from ..table.group import FIRST_EPOCH, Config, Successor
 from ..wire.messages import Done, Leaving, Ping, State
 from .claims import Claims
@@ -77,6 +76,7 @@ class Membership:
         core.links.check_own_name()
         if not core.ring_id:
             self._found()
+            await core.kept()
             return
         core.phase = Phase.JOINING
         attempt = self._attempt = object()
@@ -84,6 +84,7 @@ class Membership:
             await self._claims.freed()
             await self._find_ring(attempt)
             await self._enter(attempt)
+            await core.kept()
         except BaseException:
             if not self._given_up(attempt):
                 core.phase = Phase.LEECHING
@@ -116,9 +117,8 @@ class Membership:
         core = self._core
         core.ring_id = core.rng.randbytes(16)
         core.replicas = core.settings.replicas or DEFAULT_REPLICAS
-        core.directory = Directory()
-        core.acceptors.clear()
-        core.staged.clear()
+        core.forget_directory()
+        core.forget()
         for partition in range(core.partitions):
             config = Config(partition, FIRST_EPOCH, (core.me,))
             core.serve(Successor(config, EMPTY_BASE, FIRST_EPOCH), {})
@@ -139,8 +139,20 @@ class Membership:
         core.fingers = Fingers(core.me.id, core.settings.k)
         core.pointers = pointers
         core.phase = Phase.JOINED
+        core.renamed()
         self._announce()
         core.joined_changed()
+
+    def resume(self) -> None:
+        """Go on after a restart: alone at first, as after a cut; the healer finds the ring."""
+        core = self._core
+        self._become_member(Pointers(core.me))
+        core.log.info(
+            "Back in ring {ring} as {me}, with {keys}.",
+            ring=core.ring_name,
+            me=core.me,
+            keys=count_of(core.keys, "key"),
+        )
 
     async def rejoin(self) -> None:
         """Enter the ring anew under another identifier, keeping instance, data and groups."""
@@ -283,13 +295,23 @@ class Membership:
         for peer in neighbours.values():
             await core.try_ask(peer, Leaving(pointers.me), Done)
 
+    def drop_out(self) -> None:
+        """Stop being a member at once, with no word to anybody, and be another instance."""
+        core = self._core
+        ring = core.ring_id, core.replicas
+        self._attempt = object()
+        self.forget_ring()
+        core.renew()
+        core.ring_id, core.replicas = ring
+        for link in core.links:
+            link.close()
+
     def forget_ring(self) -> None:
         """Drop all that belongs to a ring: pointers, partitions, its id and number of copies."""
         core = self._core
         core.pointers = None
         core.phase = Phase.LEECHING
         core.ring_id, core.replicas = b"", 0
-        core.acceptors.clear()
-        core.staged.clear()
-        core.retired.clear()
+        core.forget()
+        core.renamed()
         self._stabilizer.stop()

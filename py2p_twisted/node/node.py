@@ -14,10 +14,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..base import show_address
-from ..errors import ChordError, PeerUnreachable, RingConflict
+from ..errors import ChordError, RingConflict
 from ..ring.ring import RingRules
-from ..settings import OFFERED_REPLICAS, Settings
+from ..settings import Settings
+from ..storage.interface import Loaded, Storage
 from ..wire.endpoints import Endpoints
 from ..wire.link import Link
 from ..wire.links import Links
@@ -49,14 +49,17 @@ from ..wire.messages import (
 from .bulk import Bulk
 from .checker import Checker
 from .claims import Claims
-from .copies import disagreement
 from .core import Core, Phase
 from .fellows import Fellows
 from .finder import Finder
+from .gate import once_kept
 from .healer import Healer
+from .journal import Journal
+from .judging import judge, yields
 from .keeper import Keeper
 from .maintenance import Maintenance
 from .membership import Membership
+from .memory import restore
 from .operations import Operations
 from .proposals import Proposals
 from .reconfigurer import Reconfigurer
@@ -146,6 +149,8 @@ class Node:
         self._of_keys = {**self.keeper.handlers, **self.proposals.handlers}
         self._tasks: set[Deferred[Any]] = set()
         self._yielding = False
+        self._resumes = False
+        self.storage_problem = ""  # why it keeps nothing any more
 
     # -- life
 
@@ -156,8 +161,32 @@ class Node:
             host, announced = out_addr
             self.core.name(host, announced or got)
             self.maintenance.start()
+            if self._resumes:
+                self.membership.resume()
 
         return self.links.listen(interface, port).addCallback(listening)
+
+    def keep_in(self, storage: Storage, loaded: Loaded) -> None:
+        """Be who was written down, and write down what must not be forgotten; before it listens.
+
+        :raises StorageCorrupt: if what was written cannot be read.
+        """
+        core = self.core
+        self._resumes = restore(core, loaded, storage)
+        core.journal = Journal(core, storage, self._storage_failed)
+        for acceptor in core.acceptors.values():
+            core.journal.watch(acceptor)
+
+    def _storage_failed(self, failure: Failure) -> None:
+        """Nothing can be promised any more: drop out, so that others take this node's place."""
+        core = self.core
+        self.storage_problem = failure.getErrorMessage()
+        core.log.error(
+            "This node keeps nothing any more, and others take its place: {error}",
+            error=self.storage_problem,
+        )
+        core.journal = None
+        self.membership.drop_out()
 
     def stop(self) -> Deferred[None]:
         """Close everything; fires when no connection and no delayed call is left."""
@@ -168,7 +197,11 @@ class Node:
         self.stabilizer.stop()
         self.operations.stop()
         self.proposals.stop()
-        return self.links.stop()
+        stopping = self.links.stop()
+        journal = self.core.journal
+        if journal is not None:
+            stopping.addCallback(lambda _: journal.close())
+        return stopping
 
     def spawn(self, coroutine: Any, what: str) -> None:
         """Run something in the background; what it cannot do is logged."""
@@ -198,35 +231,7 @@ class Node:
 
     def judge(self, hello: Hello) -> ChordError | None:
         """May this peer stay?  Two rings that both hold something never merge by themselves."""
-        core = self.core
-        if hello.peer.instance == core.instance:
-            return PeerUnreachable(
-                f"{show_address(hello.peer.host, hello.peer.port)} is this node itself"
-            )
-        if not core.valid(hello.peer):
-            return PeerUnreachable(f"identifier {hello.peer.identifier.hex()} is none of this ring")
-        if hello.ring and hello.replicas not in OFFERED_REPLICAS:
-            return PeerUnreachable(f"there is no ring that keeps {hello.replicas} copies of a key")
-        mine = core.hello()
-        gives_way = self._yields(mine, hello)
-        conflict = disagreement(mine, hello, core.settings.replicas, gives_way=gives_way)
-        if conflict is not None:
-            return conflict
-        if not mine.ring or not hello.ring or mine.ring == hello.ring:
-            return None
-        if hello.leeching or self._yields(mine, hello) or self._yields(hello, mine):
-            return None
-        return RingConflict(
-            f"{show_address(hello.peer.host, hello.peer.port)} is in another ring, and both rings "
-            "are in use: they are not merged by themselves. Export the keys of one (items()), "
-            "unjoin(discard=True) its nodes, connect to the other, join(), and import them "
-            "(update())"
-        )
-
-    @staticmethod
-    def _yields(one: Hello, other: Hello) -> bool:
-        """Does `one` give up its ring for the other's?"""
-        return one.fresh and (not other.fresh or one.ring > other.ring)
+        return judge(self.core, hello)
 
     def link_up(self, link: Link) -> None:
         """A peer is connected."""
@@ -244,7 +249,7 @@ class Node:
         if not core.member:
             if core.phase is Phase.LEECHING and not (hello.leeching and core.ring_id):
                 self._adopt_ring(link)
-        elif not hello.leeching and not self._yielding and self._yields(core.hello(), hello):
+        elif not hello.leeching and not self._yielding and yields(core.hello(), hello):
             self._yielding = True
             self.spawn(self._yield_to(link), "joining the other ring")
 
@@ -254,7 +259,7 @@ class Node:
         if core.ring_id and any(core.ring_links()):
             return
         if core.ring_id != link.hello.ring:
-            core.directory.clear()
+            core.forget_directory()
             self.finder.forget()
         core.ring_id, core.replicas = link.hello.ring, link.hello.replicas
         self.announce()
@@ -267,7 +272,7 @@ class Node:
         try:
             core.log.info("Gives up its empty ring for that of {peer}.", peer=link.peer)
             self.membership.forget_ring()
-            core.directory.clear()
+            core.forget_directory()
             self.finder.forget()
             core.ring_id, core.replicas = link.hello.ring, link.hello.replicas
             self.announce()
@@ -306,10 +311,12 @@ class Node:
             return Declined("this node is in another ring")
         handler = self._of_keys.get(type(request))
         if handler is not None:
-            return handler(request)
-        if link.hello.leeching and isinstance(request, _OF_MEMBERS):
+            reply = handler(request)
+        elif link.hello.leeching and isinstance(request, _OF_MEMBERS):
             return Declined("only members of the ring may say that")
-        return self._own[type(request)](link, request)
+        else:
+            reply = self._own[type(request)](link, request)
+        return once_kept(core, request, reply)
 
     def _handler_table(self) -> dict[type, Callable[[Link, Any], Any]]:
         finder, stabilizer, takeover = self.finder, self.stabilizer, self.takeover
@@ -356,6 +363,8 @@ class Node:
             return "Stopped"
         if core.pointers is None and not any(core.ring_links()):
             return "Not connected to a ring: connect() to a member, or join() to found one"
+        if self.storage_problem:
+            return f"Keeps nothing any more: {self.storage_problem}"
         if core.phase is Phase.LEAVING:
             return "Leaving the ring"
         lost = [

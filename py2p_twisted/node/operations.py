@@ -73,7 +73,10 @@ class Operations:
         if alone and member.instance == core.instance:
             reply = self._keeper.read(Read(config.epoch, key))
             if type(reply) is Value:
-                return succeed(reply.value)
+                value = reply.value
+                if core.holds(config.partition):
+                    return core.kept().addCallback(lambda _: value)
+                return succeed(value)
             return Deferred.fromCoroutine(
                 self._read_again(key, Reading(config, key, _nobody), reply, began)
             )
@@ -202,8 +205,14 @@ class Operations:
         began: float | None = None,
     ) -> bool:
         """Go on with a write that was not done at the first try."""
+        attempts = Attempts(self._core, write=True, timeout=timeout, began=began)
+        with attempts.telling():
+            return await self._try_again(write, outcome, config, attempts)
+
+    async def _try_again(
+        self, write: Write, outcome: Any, config: Config | None, attempts: Attempts
+    ) -> bool:
         core = self._core
-        attempts = Attempts(core, write=True, timeout=timeout, began=began)
         partition = core.partition(write.key)
         silent = False  # is it the proposer that does not answer?  Then this node takes its place
         while True:
@@ -319,7 +328,9 @@ class Operations:
         """Ask a member, which may be this node; failures are returned, not raised."""
         core = self._core
         if member.instance == core.instance and type(request) in self._keeper.handlers:
-            return self._keeper.handlers[type(request)](request)
+            reply = self._keeper.handlers[type(request)](request)
+            await core.kept()
+            return reply
         # Many keys take longer than what is usual for this peer.
         patience = core.settings.request_timeout_max if isinstance(request, _LONG) else None
         asked: Deferred[Any] = core.links.ask(member, request, patience)

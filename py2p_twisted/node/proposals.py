@@ -7,11 +7,12 @@ of its partitions, for peers and for itself, or, when that one is silent, as any
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Config, Epoch
-from ..table.proposer import Condition, Outcome, Write
+from ..table.proposer import Condition, Outcome, Write, write_alone
 from ..wire.link import Pending
 from ..wire.messages import (
     Declined,
@@ -52,6 +53,19 @@ class Proposals:
         """Nothing is sent any more."""
         self._rounds.stop()
 
+    def _alone(self, config: Config, write: Write) -> Outcome | None:
+        """A write in a group whose only member is this node: both rounds in one step.
+
+        :returns: None if that is not so, or somebody else has a promise.
+        """
+        core = self._core
+        acceptor = core.acceptors.get(config.partition)
+        if acceptor is None or acceptor.config is not config or acceptor.wedged:
+            return None
+        outcome = write_alone(acceptor, core.proposer, write, core.stamp)
+        core.hear(acceptor.stamp)
+        return outcome
+
     # -- for peers
 
     def answer_write(self, request: WriteOne) -> Reply | Pending:
@@ -63,7 +77,7 @@ class Proposals:
         if declined is not None:
             return declined
         if len(config.members) == 1:
-            outcome = self._rounds.alone(config, request.write)
+            outcome = self._alone(config, request.write)
             if outcome is not None:
                 return Written(outcome, self._core.stamp)
         pending = Pending()
@@ -92,8 +106,8 @@ class Proposals:
         refused: dict[int, WrongEpoch] = {}
         for place, (epoch, writes) in enumerate(request.parts):
             config = self._config(writes[0].key, epoch) if writes else Declined("an empty part")
-            for write in writes:
-                config = self._misplaced(write, config) or self._too_large(write) or config
+            if isinstance(config, Config):
+                config = self._wrong(writes, config.partition) or config
             if isinstance(config, Declined):
                 return config
             if isinstance(config, WrongEpoch):
@@ -112,15 +126,18 @@ class Proposals:
         self.write_many(served, done)
         return pending
 
-    def _misplaced(self, write: Write, found: object) -> Declined | None:
-        """Is it in a part of other keys?"""
-        if not isinstance(found, Config):
-            return None
+    def _wrong(self, writes: Sequence[Write], partition: int) -> Declined | None:
+        """Why these, or some of them, cannot be writes of that partition."""
+        partition_of, most = self._core.partition, self._core.settings.max_value
         try:
-            belongs = self._core.partition(write.key) == found.partition
+            for write in writes:
+                if partition_of(write.key) != partition:
+                    return Declined(f"a key is not of partition {partition}")
+                if write.value is not None and len(write.value) > most:
+                    return self._too_large(write)
         except ValueError as error:
             return Declined(str(error))
-        return None if belongs else Declined(f"a key is not of partition {found.partition}")
+        return None
 
     def _too_large(self, write: Write) -> Declined | None:
         if write.value is not None and len(write.value) > self._core.settings.max_value:
@@ -150,9 +167,9 @@ class Proposals:
         The attempt ends by itself within a few request timeouts.
         """
         if len(config.members) == 1:
-            outcome = self._rounds.alone(config, write)
+            outcome = self._alone(config, write)
             if outcome is not None:
-                done(outcome)
+                self._core.when_kept(partial(done, outcome), (config.partition,))
                 return
         self._rounds.one(Job(config, write, lambda job, result: done(result)))
 
@@ -179,7 +196,10 @@ class Proposals:
             nonlocal missing
             missing -= 1
             if not missing:
-                done(WrittenMany(tuple(results), self._core.stamp))
+                self._core.when_kept(
+                    lambda: done(WrittenMany(tuple(results), self._core.stamp)),
+                    [config.partition for config, _ in parts],
+                )
 
         for place, (config, writes) in enumerate(parts):
             if writes:
@@ -198,7 +218,7 @@ class Proposals:
         finished: Callable[[], None],
     ) -> None:
         if len(config.members) == 1:
-            at_once = [self._rounds.alone(config, write) for write in writes]
+            at_once = [self._alone(config, write) for write in writes]
             if None not in at_once:
                 parts[place] = SomeWritten(tuple(at_once))  # type: ignore[arg-type]
                 finished()

@@ -7,11 +7,13 @@ was acknowledged before the read began.  The own copy counts, and costs no messa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.python.failure import Failure
 
 from ..base import Peer
+from ..table.acceptor import Acceptor
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Ballot, Config
 from ..wire.messages import Read, Version, Versioned, Want, WrongEpoch
@@ -122,26 +124,45 @@ class Readings:
         acceptor = core.acceptors.get(config.partition)
         want = Want.BOTH
         if acceptor is not None and config.has(core.instance):
-            try:
-                record = acceptor.read(config.epoch, key)
-            except EpochRefused as refusal:
-                reading.note(WrongEpoch(core.directory.get(config.partition), refusal.wedged))
-            else:
-                ballot = None if record is None else record.ballot
-                if reading.take(ballot, None if record is None else record.value):
-                    reading.finish(ballot)
+            members = tuple(peer for peer in members if peer.instance != core.instance)
+            if core.holds(config.partition):  # as if it were asked (rule 13)
+                core.when_kept(partial(self._read_late, reading, acceptor), (config.partition,))
+                reading.waiting = 1
+                needed -= 1
+            elif self._read_here(reading, acceptor):
+                if reading.done is None:
                     return reading
                 needed -= 1
                 want = Want.BALLOT
-            members = tuple(peer for peer in members if peer.instance != core.instance)
         asked, reading.rest = members[:needed], members[needed:]
-        reading.waiting = len(asked)
+        reading.waiting += len(asked)
         if reading.rest:
             self._hedge.watch(reading, asked)
         for peer in asked:
             self._ask(reading, peer, want)
             want = Want.BALLOT
         return reading
+
+    def _read_here(self, reading: Reading, acceptor: Acceptor) -> bool:
+        """Take the own copy; False if it is not of that epoch."""
+        config = reading.config
+        try:
+            record = acceptor.read(config.epoch, reading.key)
+        except EpochRefused as refusal:
+            newest = self._core.directory.get(config.partition)
+            reading.note(WrongEpoch(newest, refusal.wedged))
+            return False
+        ballot = None if record is None else record.ballot
+        if reading.take(ballot, None if record is None else record.value):
+            reading.finish(ballot)
+        return True
+
+    def _read_late(self, reading: Reading, acceptor: Acceptor) -> None:
+        """The own copy is on the disk."""
+        if reading.done is not None:
+            here = self._read_here(reading, acceptor)
+            if reading.done is not None:
+                self._go_on(reading, good=here)
 
     def _ask(self, reading: Reading, peer: Peer, want: Want) -> None:
         request = Read(reading.config.epoch, reading.key, want)
@@ -163,8 +184,12 @@ class Readings:
         if enough:
             reading.finish(reply.ballot)
             return
+        self._go_on(reading, good=kind in (Version, Versioned))
+
+    def _go_on(self, reading: Reading, *, good: bool) -> None:
+        """An answer was not enough."""
         reading.waiting -= 1
-        if reading.waiting > reading.slow and kind in (Version, Versioned):
+        if reading.waiting > reading.slow and good:
             return
         if reading.rest:
             self._ask_rest(reading)

@@ -228,6 +228,7 @@ class Recovery:
             if part not in taken and (part not in left or part in broken)
         ]
         empty = [self._open_empty(part, Epoch(era, era_random, _MOST_TRIES + 1)) for part in lost]
+        await core.kept()
         self._spread([config for config, _ in taken.values()] + empty)
         newer = any(config.epoch.era_name > (era, era_random) for config in core.directory)
         report = RecoveryReport(

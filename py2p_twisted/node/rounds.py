@@ -6,7 +6,6 @@ stands in :class:`~py2p_twisted.table.proposer.Proposal`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,8 +14,8 @@ from twisted.internet.interfaces import IDelayedCall
 
 from ..table.acceptor import Acceptor, NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
-from ..table.group import Ballot, Config
-from ..table.proposer import Outcome, Step, Write, write_alone
+from ..table.group import Ballot
+from ..table.proposer import Outcome, Step
 from ..wire.messages import (
     Accepted,
     Failed,
@@ -31,6 +30,7 @@ from .hedge import Hedge
 from .keeper import Keeper
 from .mail import Job, Mail, Message, Result
 from .stragglers import Stragglers
+from .turns import Turns
 
 __all__ = ["Rounds"]
 
@@ -38,8 +38,6 @@ __all__ = ["Rounds"]
 _MOST_ROUNDS = 8
 #: Rounds that are begun at once when another proposer got in between; later ones wait a little.
 _QUICK_ROUNDS = 3
-#: Writes of one key that wait for their turn.
-_MOST_WAITING = 1024
 #: Writes in one message whose answer should not take longer than that of one.
 _FEW = 32
 
@@ -52,8 +50,7 @@ class Rounds:
         self._keeper = keeper
         self._stragglers = Stragglers(core)
         self._hedge: Hedge[Job] = Hedge(core, self._slow)
-        self._busy: dict[bytes, deque[Job] | None] = {}  # key -> those that wait for their turn
-        self._ready: deque[Job] = deque()  # those whose turn has come
+        self._turns = Turns()
         self._doubts = Doubts(core)
         self._out = Mail(core)
         self._backing_off: set[IDelayedCall] = set()
@@ -66,19 +63,6 @@ class Rounds:
             call.cancel()
         self._backing_off.clear()
 
-    def alone(self, config: Config, write: Write) -> Outcome | None:
-        """A write in a group whose only member is this node: both rounds in one step.
-
-        :returns: None if that is not so, or somebody else has a promise.
-        """
-        core = self._core
-        acceptor = core.acceptors.get(config.partition)
-        if acceptor is None or acceptor.config is not config or acceptor.wedged:
-            return None
-        outcome = write_alone(acceptor, core.instance, write, core.stamp)
-        core.hear(acceptor.stamp)
-        return outcome
-
     # -- one job
 
     def one(self, job: Job) -> None:
@@ -89,18 +73,11 @@ class Rounds:
 
     def begin(self, job: Job) -> None:
         """Take a job on; it is under way after :meth:`flush`, and shares its messages."""
-        key = job.proposal.write.key
-        if key in self._busy:
-            queue = self._busy[key]
-            if queue is None:
-                queue = self._busy[key] = deque()
-            if len(queue) >= _MOST_WAITING:
-                job.done(job, Failed(0, False))
-            else:
-                queue.append(job)
-            return
-        self._busy[key] = None
-        self._start(job)
+        turn = self._turns.take(job)
+        if turn:
+            self._start(job)
+        elif turn is None:
+            job.done(job, Failed(0, False))
 
     def _start(self, job: Job) -> None:
         core, config, proposal = self._core, job.config, job.proposal
@@ -113,7 +90,7 @@ class Rounds:
             return
         key = proposal.write.key
         if acceptor is not None and key not in self._doubts:
-            ballot = acceptor.steady(key, core.instance)
+            ballot = acceptor.steady(key, core.proposer)
             if ballot is not None:
                 proposal.steady(acceptor, ballot, core.stamp)
                 if proposal.step is Step.ACCEPT:
@@ -122,16 +99,21 @@ class Rounds:
                     self._send(job, acceptor)
                 return
         heard = acceptor.counter if acceptor is not None else 0
-        proposal.prepare(Ballot(config.epoch, core.next_counter(heard), core.instance))
+        proposal.prepare(Ballot(config.epoch, core.next_counter(heard), core.proposer))
         self._send(job, acceptor)
 
     def _send_steady(self, job: Job, acceptor: Acceptor) -> None:
         """As :meth:`_send`, for the most frequent round: ACCEPT at the ballot told just now."""
-        proposal = job.proposal
+        core, proposal = self._core, job.proposal
         assert proposal.record is not None
-        job.rounds = job.heard = 1
+        job.rounds, job.waiting = 1, 0
         acceptor.accept_steady(proposal.write.key, proposal.record)
-        self._core.hear(acceptor.stamp)
+        core.hear(acceptor.stamp)
+        if core.holds(job.config.partition):
+            self._answer_later(job, proposal.accepted)
+            self._ask_quorum(job)
+            return
+        job.heard = 1
         proposal.accepted()
         if proposal.over:
             self._finish(job, proposal.outcome)
@@ -143,24 +125,35 @@ class Rounds:
         core, proposal, config = self._core, job.proposal, job.config
         job.rounds += 1
         while (step := proposal.step) is not Step.DONE:
-            job.heard = 0
-            if acceptor is not None and not self._answer_here(job, acceptor):
-                return
+            job.heard = job.waiting = 0
+            if acceptor is not None:
+                answer = self._answer_here(job, acceptor)
+                if answer is None:
+                    return
+                if core.holds(config.partition):
+                    self._answer_later(job, answer)
+                else:
+                    job.heard = 1
+                    answer()
             if proposal.step is not step:
                 continue
             if step is not Step.PREPARE and acceptor is not None:
                 self._ask_quorum(job)
-                return
-            others = [peer for peer in core.preferred(config) if peer.instance != core.instance]
-            asked = [peer for peer in others if core.usable(peer)]
-            if len(asked) + (acceptor is not None) < config.quorum:
-                asked = others
-            job.rest = ()
-            job.waiting = len(asked)
-            for peer in asked:
-                self._out.add(peer, job)
+            else:
+                self._ask_all(job, mine=acceptor is not None)
             return
         self._finish(job, proposal.outcome)
+
+    def _ask_all(self, job: Job, *, mine: bool) -> None:
+        core, config = self._core, job.config
+        others = [peer for peer in core.preferred(config) if peer.instance != core.instance]
+        asked = [peer for peer in others if core.usable(peer)]
+        if len(asked) + mine < config.quorum:
+            asked = others
+        job.rest = ()
+        job.waiting += len(asked)
+        for peer in asked:
+            self._out.add(peer, job)
 
     def _ask_quorum(self, job: Job) -> None:
         """Ask as many members as make a quorum with this one, and the rest if they are slow."""
@@ -168,7 +161,7 @@ class Rounds:
         others = [peer for peer in core.preferred(config) if peer.instance != core.instance]
         needed = config.quorum - 1
         asked, job.rest = others[:needed], others[needed:]
-        job.waiting = needed
+        job.waiting += len(asked)
         if job.rest:
             self._hedge.watch(job, asked)
         number = proposal.round
@@ -178,33 +171,50 @@ class Rounds:
             elif proposal.round == number:  # what became of the one before did not end it
                 self._ask(Message(peer, Step.ACCEPT, [job]))
 
-    def _answer_here(self, job: Job, acceptor: Acceptor) -> bool:
-        """This node's own answer, if it is a member; False if the round is over by it."""
+    def _answer_here(self, job: Job, acceptor: Acceptor) -> Callable[[], object] | None:
+        """This node's own answer, to be counted once it is kept; None if the round is over."""
         core, proposal, epoch = self._core, job.proposal, job.config.epoch
         key = proposal.write.key
-        job.heard += 1
         try:
             if proposal.step is Step.ACCEPT:
-                record = proposal.record
-                assert record is not None
-                acceptor.accept(epoch, key, record)
-                core.hear(record.stamp)
-                proposal.accepted()
-            elif proposal.step is Step.PREPARE:
+                assert proposal.record is not None
+                acceptor.accept(epoch, key, proposal.record)
+                core.hear(acceptor.stamp)
+                return proposal.accepted
+            if proposal.step is Step.PREPARE:
                 found = acceptor.prepare(epoch, proposal.ballot, key)
-                proposal.promised(found, acceptor.purged, core.stamp)
-            else:
-                found = acceptor.read(epoch, key)
-                proposal.confirmed(found.ballot if found is not None else None)
+                return lambda: proposal.promised(found, acceptor.purged, core.stamp)
+            there = acceptor.read(epoch, key)
+            return partial(proposal.confirmed, there.ballot if there is not None else None)
         except EpochRefused as refusal:
             self._give_up(
                 job, self._keeper.wrong_epoch(job.config.partition, wedged=refusal.wedged)
             )
-            return False
         except NotPromised as refusal:
             self._again(job, refusal.promised.counter)
-            return False
-        return True
+        return None
+
+    def _answer_later(self, job: Job, answer: Callable[[], object]) -> None:
+        """Count this node's own answer once it is on the disk (rule 13)."""
+        proposal = job.proposal
+        number = proposal.round
+        job.waiting += 1
+
+        def kept() -> None:
+            if proposal.round != number or proposal.over:
+                return
+            job.heard += 1
+            job.waiting -= 1
+            answer()
+            if proposal.over:
+                self._finish(job, proposal.outcome)
+            elif proposal.round != number:
+                self._resume(job)
+            elif not job.waiting:
+                self._widen(job, Failed(job.heard, proposal.sent))
+            self.flush()
+
+        self._core.when_kept(kept, (job.config.partition,))
 
     def _again(self, job: Job, heard: int) -> None:
         """Another proposer was there: a full round with a higher ballot, now or a little later."""
@@ -213,7 +223,7 @@ class Rounds:
         if job.rounds > _MOST_ROUNDS:
             self._give_up(job, Failed(job.heard, proposal.sent))
             return
-        ballot = Ballot(job.config.epoch, core.next_counter(heard), core.instance)
+        ballot = Ballot(job.config.epoch, core.next_counter(heard), core.proposer)
         proposal.prepare(ballot)
         if job.rounds <= _QUICK_ROUNDS:
             self._resume(job)
@@ -252,19 +262,16 @@ class Rounds:
             if proposal.sent:
                 self._doubts.add(key, job.config.epoch)
         job.rest = ()
-        waiting = self._busy.pop(key)
-        if waiting:
-            self._ready.append(waiting.popleft())
-            self._busy[key] = waiting or None
+        self._turns.over(key)
         job.done(job, result)
 
     # -- messages
 
     def flush(self) -> None:
         """Begin what is ready, and send what is queued: one message of a kind to each member."""
-        while self._out or self._ready:
-            while self._ready:
-                self._start(self._ready.popleft())
+        while self._out or self._turns.ready:
+            while self._turns.ready:
+                self._start(self._turns.ready.popleft())
             for message in self._out.take():
                 self._ask(message)
 
@@ -292,7 +299,7 @@ class Rounds:
         proposal.accepted()
         if proposal.over:
             self._finish(job, proposal.outcome)
-            if self._ready:
+            if self._turns.ready:
                 self.flush()
         elif not job.waiting:
             self._widen(job, Failed(job.heard, proposal.sent))

@@ -82,7 +82,8 @@ class Takeover:
                 continue  # a base is here; it may have been decided
             if staged is None or staged.epoch < epoch:
                 records = dict(staged.records) if staged is not None else {}
-                staged = core.staged[partition] = Staged(epoch, records)
+                staged = Staged(epoch, records)
+                core.hold(partition, staged)
             self._ahead[partition] = core.clock.seconds()
             wants.append(Want(partition, epoch, Source.EPOCH, Copy(staged.records)))
         done = await self._sync.pull(giver, wants, Mode.MIRROR)
@@ -102,7 +103,7 @@ class Takeover:
             config = core.directory.get(partition)
             mine = config is not None and config.has(core.instance)
             if staged is not None and staged.successor is None and not mine:
-                del core.staged[partition]
+                core.let_go(partition)
         behind = {config.partition: config for config in core.behind()} if self._agreed else {}
         for partition, successor in list(self._agreed.items()):
             if behind.get(partition) != successor.config:
@@ -211,7 +212,7 @@ class Takeover:
         staged = self._core.staged.get(partition)
         if staged is not None and staged.ballot is not None and staged.epoch == ballot.epoch:
             ballot = max(ballot, staged.ballot)
-        self._core.staged[partition] = Staged(ballot.epoch, records, successor, ballot)
+        self._core.hold(partition, Staged(ballot.epoch, records, successor, ballot))
         if self._agreed.get(partition) == successor:
             self._open(successor)
         return True

@@ -8,7 +8,7 @@ no clock, no peer and no other partition.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from .digest import base_of, bucket_count, digests
@@ -46,7 +46,11 @@ class Acceptor:
     :param base: the records that the epoch begins with.
     :param visible: how the keys begin that users see; the others are not counted.
     :param purged: the newest epoch whose base left tombstones out.
+    :ivar changed: hears of every change: the key whose record or promise it is, or None for what
+        belongs to the epoch; for who keeps it all on a disk.
     """
+
+    changed: Callable[[bytes | None], None] | None = None
 
     def __init__(
         self,
@@ -128,6 +132,8 @@ class Acceptor:
             raise NotPromised(promised)
         self._promises[key] = ballot
         self.counter = max(self.counter, ballot.counter)
+        if self.changed is not None:
+            self.changed(key)
         return self._records.get(key)
 
     def accept(self, epoch: Epoch, key: bytes, record: Record) -> None:
@@ -170,6 +176,8 @@ class Acceptor:
         self._digests = None
         if record.stamp > self.stamp:
             self.stamp = record.stamp
+        if self.changed is not None:
+            self.changed(key)
 
     # -- the epoch's own Paxos
 
@@ -199,6 +207,8 @@ class Acceptor:
         if self._wedged is not None and ballot < self._wedged:
             raise NotPromised(self._wedged)
         self._wedged = ballot
+        if self.changed is not None:
+            self.changed(None)
         return self.vote
 
     def choose(self, epoch: Epoch, ballot: Ballot, successor: Successor) -> None:
@@ -213,6 +223,32 @@ class Acceptor:
             raise NotPromised(self._wedged or Ballot(epoch, 0, b""))
         self._wedged = ballot
         self._vote = (ballot, successor)
+        if self.changed is not None:
+            self.changed(None)
+
+    # -- what outlives the process
+
+    def promise(self, key: bytes) -> Ballot | None:
+        """The promise for a key that a PREPARE made and no ACCEPT followed."""
+        return self._promises.get(key)
+
+    @property
+    def promises(self) -> Mapping[bytes, Ballot]:
+        """All of :meth:`promise`."""
+        return MappingProxyType(self._promises)
+
+    def restore(
+        self,
+        promises: Mapping[bytes, Ballot],
+        wedged: Ballot | None,
+        vote: tuple[Ballot, Successor] | None,
+    ) -> None:
+        """Go on as the acceptor that had these; its records are the base already (rule 6)."""
+        self._promises.update(promises)
+        self._wedged, self._vote = wedged, vote
+        for ballot in [*promises.values(), *(record.ballot for record in self._records.values())]:
+            if ballot.epoch == self.config.epoch:
+                self.counter = max(self.counter, ballot.counter)
 
     # -- the records as a whole
 

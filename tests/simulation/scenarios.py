@@ -32,7 +32,16 @@ from .weather import PERFECT, ROUGH, SimOptions
 from .workload import Client
 from .world import PORT, SimNode, Stuck, World
 
-__all__ = ["InvariantBroken", "Report", "proven", "rough"]
+__all__ = [
+    "InvariantBroken",
+    "Report",
+    "enter",
+    "heal",
+    "proven",
+    "resume",
+    "rough",
+    "write_and_read",
+]
 
 _INVARIANTS = (
     at_least_one_ring,
@@ -258,7 +267,7 @@ def _rough(world: World, rng: Random, faults: Faults, most: int, seed: int) -> R
         lambda: any(node.phase in (Phase.JOINING, Phase.LEAVING) for node in world.nodes), 60
     )
     settled = _settle(world, crashed=crashed)
-    _write_and_read(world, rng)
+    write_and_read(world, rng)
     report = Report(
         seed,
         len(world.nodes),
@@ -283,7 +292,7 @@ def _settle(world: World, *, crashed: bool) -> float:
     return world.clock.seconds() - began
 
 
-def _write_and_read(world: World, rng: Random) -> None:
+def write_and_read(world: World, rng: Random) -> None:
     """What is written through one node now is read through every other."""
     living = {node.service.out_addr for node in world.members()}
     nodes = [
@@ -334,7 +343,7 @@ def _happen(world: World, rng: Random, faults: Faults, most: int) -> bool:
         world.tell(f"pause {node}")
         node.host.pause()
         node.paused = True
-        world.clock.callLater(rng.choice((0.5, 3, 12, 25)), _resume, world, node)
+        world.clock.callLater(rng.choice((0.5, 3, 12, 25)), resume, world, node)
     elif choice < 0.8 and faults.cuts and len(world.nodes) > 1:
         addresses = [node.host.address for node in world.nodes]
         some = rng.sample(addresses, rng.randint(1, len(addresses) - 1))
@@ -342,7 +351,7 @@ def _happen(world: World, rng: Random, faults: Faults, most: int) -> bool:
         one_way = rng.random() < 0.2
         world.tell(f"cut {some} from the rest{' (one way)' if one_way else ''}")
         cut = world.network.cut(some, rest, one_way=one_way)
-        world.clock.callLater(rng.choice((1, 5, 15, 30)), _heal, world, cut)
+        world.clock.callLater(rng.choice((1, 5, 15, 30)), heal, world, cut)
     elif choice < 0.85 and len(world.nodes) > 1:
         one, other = rng.sample([node.host.address for node in world.nodes], 2)
         world.network.reset(one, other)
@@ -422,17 +431,19 @@ def _restart(world: World, address: str, until: float) -> None:
     through = world.rng.choice(members)
     node = world.add(address)
     world.tell(f"{node} starts at {address}, through {through}")
-    node.service.node.spawn(_enter(world, node, through, True), "entering")
+    node.service.node.spawn(enter(world, node, through, True), "entering")
 
 
-def _resume(world: World, node: SimNode) -> None:
+def resume(world: World, node: SimNode) -> None:
+    """A node that was paused goes on."""
     if node in world.nodes and node.paused:
         world.tell(f"resume {node}")
         node.paused = False
         node.host.resume()
 
 
-def _heal(world: World, cut: object) -> None:
+def heal(world: World, cut: object) -> None:
+    """A cut is over."""
     try:
         world.network.heal(cut)  # type: ignore[arg-type]
         world.tell("heal")
@@ -449,10 +460,11 @@ def _add_one(world: World, rng: Random) -> None:
     world.tell(f"{node} connects through {through}")
     wants_to_join = rng.random() < 0.8
 
-    node.service.node.spawn(_enter(world, node, through, wants_to_join), "entering")
+    node.service.node.spawn(enter(world, node, through, wants_to_join), "entering")
 
 
-async def _enter(world: World, node: SimNode, through: SimNode, wants_to_join: bool) -> None:
+async def enter(world: World, node: SimNode, through: SimNode, wants_to_join: bool) -> None:
+    """A node comes to the ring."""
     try:
         await node.service.connect(through.host.address, PORT)
         if wants_to_join:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from py2p_twisted.errors import PeerUnreachable, RingConflict
-from py2p_twisted.node.core import Phase
+from py2p_twisted.node.core import Phase, user_key
 from py2p_twisted.table.digest import EMPTY_BASE
-from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Epoch, Successor
+from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Epoch, Record, Successor
 from py2p_twisted.wire.codec import encode
 from py2p_twisted.wire.messages import (
+    Accept,
     Answer,
     Choose,
     Count,
@@ -20,6 +21,7 @@ from py2p_twisted.wire.messages import (
     Learn,
     Open,
     Prefetch,
+    Prepare,
     Source,
     Survey,
     TakeEra,
@@ -161,6 +163,34 @@ class TestStrangers(RingCase):
             self.assertIsInstance(reply, Declined)
             world.wait(one.service.recover(accept_data_loss=True))
             self.readable(world, written, [one, other])
+
+    def test_ballots_that_leave_no_room(self) -> None:
+        """The ballot after a promised one must fit a message, or connections would break."""
+        with self.world(5) as world:
+            members = self.grow(world, 3)
+            world.settle(10)
+            written = self.write(world, members[0])
+            stranger = world.add()
+            world.wait(stranger.service.connect(*address(members[0])))
+            core = stranger.service.node.core
+            high = 2**62
+            for key in written:
+                partition = core.partition(user_key(key))
+                config = core.directory.get(partition)
+                assert config is not None
+                ballot = Ballot(config.epoch, high, bytes([255]) * 16)
+                record = Record(ballot, b"poison")
+                for member in config.members:
+                    for request in (
+                        Prepare(((partition, config.epoch, ((user_key(key), ballot),)),)),
+                        Accept(((partition, config.epoch, ((user_key(key), record),)),)),
+                    ):
+                        reply = world.wait(core.ask(member, request))
+                        self.assertEqual(
+                            reply, Declined("the counter of a ballot is too high"), request
+                        )
+            self.readable(world, written, world.nodes)
+            self.write(world, members[1])
 
     def test_a_count_of_too_much(self) -> None:
         """The reply stays small; what has no room in it is to be asked for again."""

@@ -367,6 +367,7 @@ class TestVotes(GroupCase):
                 )
                 self.vote(members[seed % 3 % 2], partition, nothing)
                 self.readable(world, written, members[:2])
+                world.run(5)  # two of three can be read before the epoch goes on
                 epochs = world.serving(partition)
                 self.assertEqual([e.number for e in epochs], [config.epoch.number + 1])
 

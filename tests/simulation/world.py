@@ -21,6 +21,7 @@ from py2p_twisted.settings import Settings
 from py2p_twisted.table.group import Epoch
 
 from .clock import SimClock
+from .disk import SimDisk
 from .invariants import MemberView, RingSnapshot, ideal
 from .network import SimHost, SimNetwork
 from .weather import PERFECT, SimOptions
@@ -38,6 +39,7 @@ class SimNode:
     """One node of the product on its own simulated host.
 
     :param join: what its service is to join through; None: nothing by itself.
+    :param disk: what it keeps its memory on; None: nothing of it outlives the process.
     """
 
     def __init__(
@@ -46,15 +48,18 @@ class SimNode:
         number: int,
         host: SimHost,
         join: Sequence[tuple[str, int]] | None = None,
+        disk: SimDisk | None = None,
     ) -> None:
         self.number = number
         self.host = host
+        self.disk = disk
         self.paused = False
         self.service = ChordService(
             host.clock,
             host.address,
             PORT,
             join=join,
+            storage=disk,
             settings=world.settings,
             rng=Random(world.rng.getrandbits(64)),
             endpoints=host,
@@ -115,20 +120,25 @@ class World:
     # -- nodes
 
     def add(
-        self, address: str | None = None, join: Sequence[tuple[str, int]] | None = None
+        self,
+        address: str | None = None,
+        join: Sequence[tuple[str, int]] | None = None,
+        disk: SimDisk | None = None,
     ) -> SimNode:
         """A new node on a new host (or again at an old address); without `join` it only listens."""
         self._number += 1
         number = self._number
         host = self.network.host(address or f"10.0.{number // 250}.{number % 250 + 1}")
-        node = SimNode(self, number, host, join)
+        node = SimNode(self, number, host, join, disk)
         self.nodes.append(node)
         return node
 
     def crash(self, node: SimNode) -> None:
-        """Kill it: its memory is gone."""
+        """Kill it: its memory is gone, and of its disk what was not written yet."""
         self.tell(f"crash {node}")
         node.host.crash()
+        if node.disk is not None:
+            node.disk.crash()
         self.nodes.remove(node)
 
     def members(self) -> list[SimNode]:

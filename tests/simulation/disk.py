@@ -1,0 +1,139 @@
+"""Disks that outlive the simulated process that writes to them (test support).
+
+A batch is on the disk some time after it was given, all of it or nothing.  A crash loses what was
+under way, or only the news that it had arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from py2p_twisted.errors import StorageError
+from py2p_twisted.storage.interface import Batch, Done, Head, Kept, Loaded, Place, Space
+
+__all__ = ["SimDisk"]
+
+
+class SimDisk:
+    """A storage as the product wants it, of memory.
+
+    :param delay: seconds that a write takes, from and to.
+    """
+
+    durable = True
+    quota: int | None = None
+    used = 0
+    behind = 0
+    broken: StorageError | None = None
+
+    def __init__(self, rng: Random, delay: tuple[float, float] = (0.0005, 0.02)) -> None:
+        self._rng = rng
+        self._delay = delay
+        self._records: dict[Place, dict[bytes, Kept]] = {}
+        self._states: dict[int, bytes] = {}
+        self._meta: dict[str, bytes] = {}
+        self._boots = 0
+        self._clock: Any = None
+        self._queue: list[tuple[Batch, Done]] = []
+        self._writing: list[tuple[Batch, Done]] = []
+        self._closing: Deferred[None] | None = None
+        self.batches = 0  # how many were written
+
+    # -- what the product asks for
+
+    def open(self, reactor: Any, expect: Mapping[str, bytes] | None = None) -> Loaded:
+        """Begin another life."""
+        self._clock = reactor
+        self._boots += 1
+        self._closing = None
+        return Loaded(dict(self._meta), dict(self._states), self._boots, heads=self._heads)
+
+    def reset(self, expect: Mapping[str, bytes] | None = None) -> Loaded:
+        """Forget everything."""
+        self._records.clear()
+        self._states.clear()
+        self._meta.clear()
+        return Loaded(boots=self._boots)
+
+    def _heads(self) -> Iterator[Head]:
+        for (space, partition), records in sorted(self._records.items()):
+            for key, kept in sorted(records.items()):
+                size = None if kept.value is None else len(kept.value)
+                yield space, partition, key, kept.head, size
+
+    def commit(self, batch: Batch, done: Done) -> None:
+        """Write a batch after those before it."""
+        self._queue.append((batch.take(), done))
+        if not self._writing:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._writing, self._queue = self._queue, []
+        self._clock.callLater(self._rng.uniform(*self._delay), self._written)
+
+    def _written(self) -> None:
+        written, self._writing = self._writing, []
+        for batch, _ in written:
+            self._apply(batch)
+        if self._queue:
+            self._begin()
+        for _, done in written:
+            done(None)
+        if self._closing is not None and not self._writing:
+            self._closing.callback(None)
+
+    def _apply(self, batch: Batch) -> None:
+        self.batches += 1
+        for source, target, partition in batch.moved():
+            moved = self._records.pop((source, partition), {})
+            self._records[target, partition] = moved
+        for place in batch.cleared():
+            self._records.pop(place, None)
+        for place, changes in batch.changed():
+            records = self._records.setdefault(place, {})
+            for key, change in changes.items():
+                if change is None:
+                    records.pop(key, None)
+                else:
+                    records[key] = change
+        for partition, state in batch.states.items():
+            if state is None:
+                self._states.pop(partition, None)
+            else:
+                self._states[partition] = state
+        for name, content in batch.meta.items():
+            if content is None:
+                self._meta.pop(name, None)
+            else:
+                self._meta[name] = content
+
+    def read(self, space: Space, partition: int, key: bytes) -> Kept | None:
+        """One record."""
+        return self._records.get((space, partition), {}).get(key)
+
+    def read_many(self, space: Space, partition: int, keys: Iterable[bytes]) -> dict[bytes, Kept]:
+        """Those that are there."""
+        records = self._records.get((space, partition), {})
+        return {key: records[key] for key in keys if key in records}
+
+    def close(self, clean: bool = True) -> Deferred[None]:
+        """Write what is under way."""
+        closing: Deferred[None] = Deferred()
+        if self._writing:
+            self._closing = closing
+        else:
+            closing.callback(None)
+        return closing
+
+    # -- what befalls it
+
+    def crash(self) -> None:
+        """The process is gone: some of what was under way arrived, in order, and nobody heard."""
+        under_way = self._writing + self._queue
+        self._writing, self._queue = [], []
+        for batch, _ in under_way[: self._rng.randint(0, len(under_way))]:
+            self._apply(batch)
