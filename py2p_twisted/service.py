@@ -205,6 +205,8 @@ class ChordService(Dictionary, Service):
 
     async def _join_for_ever(self) -> None:
         """Join through the addresses given, with growing, jittered pauses."""
+        for address in self._join_through or []:
+            self.node.core.remember_address(address)  # who is back looks for its ring there, too
         await Joiner(self.node, self._join_through or []).run()
         self._tell_waiting(self)
 

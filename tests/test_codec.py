@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from msgspec import inspect as shapes
 from twisted.trial.unittest import SynchronousTestCase
 
+from py2p_twisted.base import Peer
 from py2p_twisted.errors import BadMessage
+from py2p_twisted.settings import Settings
 from py2p_twisted.table.digest import MOST_BUCKETS
-from py2p_twisted.table.group import FIRST_EPOCH, Config
+from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Epoch
 from py2p_twisted.table.proposer import Condition, Outcome, Write
+from py2p_twisted.wire.bodies import MOST_ITEMS, MOST_WRITES
 from py2p_twisted.wire.codec import decode, encode
 from py2p_twisted.wire.messages import (
     Accept,
@@ -33,6 +36,7 @@ from py2p_twisted.wire.messages import (
     Notify,
     Page,
     Ping,
+    Prepare,
     Read,
     ReadMany,
     Ready,
@@ -40,9 +44,12 @@ from py2p_twisted.wire.messages import (
     Reply,
     Request,
     Source,
+    Surveyed,
     TakeEra,
+    TookEra,
     Value,
     Want,
+    WriteMany,
     WriteOne,
     Written,
     WrittenMany,
@@ -99,6 +106,28 @@ ONE_OF_EACH: list[Message] = [
     simplest(Refused),
     *(envelope(simplest(kind)) for kind in (*REQUESTS, *REPLIES)),
 ]
+
+
+#: Numbers at the ends of what MessagePack, and what some field, allows.
+NUMBERS = st.sampled_from(
+    [edge + step for edge in (0, 2**16, 2**32, 2**53, 2**62, 2**63) for step in (-1, 0, 1)]
+    + [-(2**63), 2**64 - 1]
+)
+
+#: Whatever MessagePack can say.
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=40),
+    lambda inner: (
+        st.lists(inner, max_size=6)
+        | st.dictionaries(st.text(max_size=3) | st.integers(-9, 9), inner, max_size=3)
+    ),
+    max_leaves=20,
+)
 
 
 def plain(message: Any) -> Any:
@@ -337,6 +366,36 @@ class BadMessageTests(SynchronousTestCase):
         for message in too_much:
             self.assert_bad(encode(message))
 
+    def test_keys_of_one_message(self) -> None:
+        """Over all its parts together: what one message asks for is done in one go."""
+        ballot, write = Ballot(FIRST_EPOCH, 1, b""), Write(b"k", None, bytes(8))
+        for kind, most, part, item in (
+            (ReadMany, MOST_ITEMS, (FIRST_EPOCH,), b"k"),
+            (WriteMany, MOST_WRITES, (FIRST_EPOCH,), write),
+            (Prepare, MOST_ITEMS, (0, FIRST_EPOCH), (b"k", ballot)),
+            (Accept, MOST_ITEMS, (0, FIRST_EPOCH), (b"k", record(1))),
+        ):
+            half = (*part, (item,) * (most // 2))
+            message = Ask(1, kind((half, half)))
+            self.assertEqual(decode(encode(message)), message)
+            self.assertRaises(ValueError, kind, (half, half, (*part, (item,))))
+            value = plain(message)
+            value[2][1].append(plain((*part, (item,))))
+            self.assert_bad(pack(value))
+
+    def test_what_is_not_cut_into_pages_fits_a_frame(self) -> None:
+        """All partitions in groups of five, the longest identifiers, hosts of 130 characters."""
+        peers = tuple(Peer(bytes(16), bytes(20), "h" * 130, 65535) for _ in range(5))
+        epoch = Epoch(2**31, 2**62, 2**60)
+        configs = [Config(1023, epoch, peers)] * 1024
+        alone = Config(1023, epoch, peers[:1])
+        for message in (
+            Answer(2**62, Surveyed(tuple((group, True) for group in configs))),
+            Answer(2**62, TookEra(((alone, 2**62),) * 1024)),
+            Ask(2**62, TakeEra(((alone, peers[1:]),) * 1024)),
+        ):
+            self.assertLess(len(encode(message)), Settings().max_frame)
+
     def test_enumerations(self) -> None:
         """Their numbers, and no other."""
         for kind, body, path in (
@@ -374,6 +433,30 @@ class BadMessageTests(SynchronousTestCase):
         rng = Random(4)
         for _ in range(3000):
             self.assert_bad_or_message(rng.randbytes(rng.randrange(64)))
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.binary(max_size=200))
+    def test_any_bytes(self, raw: bytes) -> None:
+        self.assert_bad_or_message(raw)
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.sampled_from([10, 11]), NUMBERS, ANYTHING)
+    def test_any_body(self, envelope: int, number: int, body: Any) -> None:
+        """MessagePack of whatever shape, where a request or a reply should be."""
+        self.assert_bad_or_message(pack([envelope, number, body]))
+
+    @settings(max_examples=150, deadline=None)
+    @given(instances_of(Message), st.data())
+    def test_any_place(self, message: Message, data: Any) -> None:
+        """A good message with something else at one place, or with a part of it missing."""
+        value = plain(message)
+        path = data.draw(st.sampled_from(list(places(value))))
+        inner = at(value, path)
+        others = NUMBERS | ANYTHING
+        if isinstance(inner, list):
+            others |= st.integers(0, len(inner)).map(lambda length: inner[:length])
+        new = data.draw(others)
+        self.assert_bad_or_message(pack(replaced(value, path, new)))
 
     @settings(max_examples=200, deadline=None)
     @given(instances_of(Message), st.data())

@@ -21,6 +21,7 @@ from py2p_twisted.wire.endpoints import (
     TLS_REFUSAL,
     TwistedEndpoints,
     announced_host,
+    is_loopback,
     lan_address,
     looks_like_tls,
     plain_text_met_tls,
@@ -114,6 +115,14 @@ class AnnouncedHostTests(SynchronousTestCase):
                 probe.bind((lan_address(wildcard), 0))
 
 
+class LoopbackTests(SynchronousTestCase):
+    def test_who_is_reached_by_this_machine_only(self) -> None:
+        for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"):
+            self.assertTrue(is_loopback(host), host)
+        for host in ("0.0.0.0", "::", "", "192.0.2.7", "2001:db8::7", "localhost.example", "127.1"):
+            self.assertFalse(is_loopback(host), host)
+
+
 class DiallingTests(SynchronousTestCase):
     """On a reactor in memory: which address is dialled, and for how long."""
 
@@ -138,7 +147,8 @@ class DiallingTests(SynchronousTestCase):
             reactor = MemoryReactorClock()
             listening = TwistedEndpoints(reactor).listen(interface, 4444, Factory())
             self.successResultOf(listening)
-            ((port, _, _, bound),) = reactor.tcpServers
+            ((port, _, backlog, bound),) = reactor.tcpServers
+            self.assertEqual(backlog, 1024)  # a burst of strangers makes nobody else wait
             self.assertEqual((port, bound), (4444, interface))
 
 

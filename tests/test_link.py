@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.errors import OperationTimeout, PeerUnreachable, Unavailable
@@ -98,6 +99,19 @@ class AskTests(LinkCase):
         self.link.received_answer(Answer(ask.number, Done()))  # late
         self.assertEqual(self.link.ignored_answers, 3)
 
+    def test_more_answers_than_questions(self) -> None:
+        """A late answer is nobody's fault; a flood of them is, and ends at a bound."""
+        self.ask()
+        self.sent()
+        most = 1 + self.settings.requests_per_connection
+        for _ in range(most):
+            self.link.received_answer(Answer(7, Done()))
+        self.assertFalse(self.transport.aborted)
+        with capturedLogs() as events:
+            self.link.received_answer(Answer(7, Done()))
+        self.assertTrue(self.transport.aborted)
+        self.assertIn("answers what it was not asked", formatEvent(events[-1]))
+
     def test_late_answers_measure_nothing(self) -> None:
         self.link.received_answer(Answer(1, Done()))
         self.assertIsNone(self.link.round_trip)
@@ -134,6 +148,25 @@ class AskTests(LinkCase):
         for _ in range(60):
             self.answer_after(5.0)
         self.assertEqual(self.link.request_timeout(), high)
+
+    def test_late_answers_make_patient(self) -> None:
+        """Who answers late is waited for longer, for a while; who does not answer at all is not."""
+        low, high = self.settings.request_timeout_min, self.settings.request_timeout_max
+        for _ in range(60):
+            self.answer_after(0.001)
+        for late in (low + 0.3, 3 * high):
+            self.assertEqual(self.link.request_timeout(), low)
+            asking = self.ask()
+            [sent] = self.sent()
+            self.clock.advance(late)
+            self.link.sweep(self.clock.seconds())
+            self.failureResultOf(asking, OperationTimeout)
+            self.assertEqual(self.link.request_timeout(), low)
+            self.link.received_answer(Answer(sent.number, Done()))
+            self.assertAlmostEqual(self.link.request_timeout(), min(2 * late, high))
+            self.answer_after(0.001)
+            self.assertAlmostEqual(self.link.request_timeout(), min(2 * late, high))
+            self.clock.advance(10)
 
     def test_default_timeout_is_used(self) -> None:
         for _ in range(60):
@@ -336,6 +369,25 @@ class AnswerTests(LinkCase):
         self.assertTrue(self.transport.aborted)
         self.assertLess(most, 2 * self.settings.queued_bytes + 1000)
         self.assertLess(len(self.answered), 25)
+
+    def test_a_peer_that_does_not_read_while_others_do_not(self) -> None:
+        """When all queues together are long, each may use little; who uses less is served."""
+        self.reply = Value(bytes(500))
+        self.protocol.pauseProducing()
+        crowd = MessageProtocol(FakeReceiver(), self.protocol._outbox, 1 << 20)
+        self.protocol._outbox.most_queued_bytes = 2000
+        crowd.makeConnection(FakeTransport())
+        crowd.pauseProducing()
+        for _ in range(20):
+            crowd.send(Ask(1, Ping()))
+        most = self.settings.queued_bytes // 64
+        for number in range(100):
+            self.link.received_ask(Ask(number, Ping()))
+            if self.transport.aborted:
+                break
+        self.assertTrue(self.transport.aborted)
+        self.assertLessEqual(len(self.answered), 1 + most // 500)
+        self.assertLess(self.protocol._outbox.queued_bytes, 5000)
 
     def test_a_peer_that_reads_in_the_end(self) -> None:
         self.protocol.pauseProducing()

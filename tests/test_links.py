@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
+from twisted.logger import capturedLogs, formatEvent
 
 from py2p_twisted.errors import OperationTimeout, PeerUnreachable
 from py2p_twisted.settings import Settings
@@ -429,6 +430,59 @@ class BoundsTests(WireCase):
         clients[0].transport.loseConnection()
         self.run_for(0.1)
         self.assertIsNone(self.raw_client(node, number=20).lost)
+
+    def test_who_comes_too_often_is_counted_and_logged_a_few_times(self) -> None:
+        node = self.node(1)
+        with capturedLogs() as events:
+            for _ in range(30):
+                self.raw_client(node)
+        texts = [formatEvent(event) for event in events if event["log_namespace"].endswith("Links")]
+        self.assertEqual(len(texts), 6, texts)
+        self.assertEqual(texts[0], "A peer was refused: 10.0.0.9 has 3 connections already")
+        self.assertIn("again and again", texts[-1])
+        self.assertEqual(node.links.complaints.count, 27)
+
+    def test_many_hosts_fill_the_log_no_more_than_one(self) -> None:
+        """Some lines of all hosts together, and again after a minute."""
+        node = self.node(1)
+
+        def lines() -> list[str]:
+            with capturedLogs() as events:
+                for number in range(20, 200):
+                    self.raw_client(node, b"\0\0\0\1\xc1", number=number)
+            return [formatEvent(e) for e in events if e["log_namespace"].endswith("Links")]
+
+        texts = lines()
+        self.assertEqual(len(texts), 51)
+        self.assertEqual(texts[-1], "Many hosts are refused; no more is said of them for a minute.")
+        self.assertEqual(lines(), [])
+        self.run_for(60)
+        self.assertEqual(len(lines()), 51)
+        self.assertEqual(node.links.complaints.count, 540)
+
+    def test_another_name_each_time_is_no_way_to_fill_the_log(self) -> None:
+        """What counts is where a connection comes from, and what it says is shown harmlessly."""
+        node = self.node(1)
+        with capturedLogs() as events:
+            for number in range(20):
+                peer = make_peer(9, host=f"\x1b[2J\n{number}")
+                hello = msgspec.structs.replace(node.said, peer=peer)
+                self.raw_client(node, framed(hello) + b"\0\0\0\1\xc1")
+        texts = [formatEvent(event) for event in events if event["log_namespace"].endswith("Links")]
+        self.assertEqual(len(texts), 6, texts)
+        self.assertTrue(all(map(str.isprintable, texts)), texts)
+        self.assertEqual(node.links.bad_messages, 20)
+
+    def test_a_mistake_is_logged_a_few_times(self) -> None:
+        """Whoever finds a request that this program fails at cannot fill the log with it."""
+        node = self.node(1)
+        node.reply = lambda request: 1 // 0
+        hello = msgspec.structs.replace(node.said, peer=make_peer(9))
+        client = self.raw_client(node, framed(hello))
+        client.say(*(Ask(number, Ping()) for number in range(30)))
+        self.run_for(0.1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 5)
+        self.assertEqual(len(client.heard()), 31)
 
     def test_what_was_dialled_is_not_counted_as_accepted(self) -> None:
         """A node that dials many of one host can still be dialled from there."""

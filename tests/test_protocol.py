@@ -149,6 +149,43 @@ class ReceivingTests(ProtocolCase):
         self.assertEqual(len(self.receiver.messages), 1)
         self.assertEqual(self.protocol._chunks, [])
 
+    def test_a_long_frame_in_tiny_pieces_costs_its_length(self) -> None:
+        """Not an object for every piece: of two bytes each they would be some 30 MB."""
+        stream = framed(Answer(1, Value(bytes(300_000))))
+        for at in range(20_000):
+            self.protocol.dataReceived(stream[at : at + 1])
+        self.assertLess(len(self.protocol._chunks), 20)
+        mixed = [stream[20_000:40_000], *(stream[at : at + 7] for at in range(40_000, 50_000, 7))]
+        at = 20_000 + sum(map(len, mixed))
+        for piece in (*mixed, stream[at:]):
+            self.protocol.dataReceived(piece)
+        self.assertEqual(self.receiver.messages, [Answer(1, Value(bytes(300_000)))])
+
+    @settings(max_examples=80, deadline=None)
+    @given(
+        st.lists(
+            st.binary(max_size=60).map(lambda raw: pack("!I", len(raw)) + raw)
+            | st.sampled_from([framed(Ask(1, Ping())), framed(Answer(1, Value(bytes(20_000))))])
+            | st.binary(max_size=60),
+            max_size=6,
+        ),
+        st.lists(st.integers(1, 30_000), min_size=1, max_size=8),
+    )
+    def test_any_stream(self, parts: list[bytes], cuts: list[int]) -> None:
+        """Good frames, bad frames and no frames: one complaint at most, and nothing after it."""
+        stream = b"".join(parts)
+        whole, pieces = self.connection(), self.connection()
+        whole[0].dataReceived(stream)
+        at = turn = 0
+        while at < len(stream):
+            pieces[0].dataReceived(stream[at : at + cuts[turn % len(cuts)]])
+            at += cuts[turn % len(cuts)]
+            turn += 1
+        self.assertEqual(pieces[1].messages, whole[1].messages)
+        self.assertEqual(pieces[1].errors, whole[1].errors)
+        self.assertLessEqual(len(whole[1].errors), 1)
+        self.assertEqual(whole[2].disconnecting, bool(whole[1].errors))
+
     def test_length_limit(self) -> None:
         message = Answer(1, Value(bytes(100)))
         size = len(encode(message))
@@ -221,6 +258,230 @@ class ReceivingTests(ProtocolCase):
         self.clock.advance(0)
         self.assertEqual(self.transport.writes, [])
         self.assertEqual(self.protocol.queued_bytes, 0)
+
+
+class TurnTests(ProtocolCase):
+    """Nobody makes others wait by sending much."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.receiver.on_message = lambda message: self.spend(self.outbox.share)
+
+    def spend(self, seconds: float) -> None:
+        """A message takes so long; no call runs meanwhile."""
+        self.clock.rightNow += seconds
+
+    def heard(self, receiver: FakeReceiver | None = None) -> int:
+        return len((receiver or self.receiver).messages)
+
+    def turn(self) -> None:
+        """What the reactor does next; a Clock would also do at once what that leaves to do."""
+        call = self.clock.calls.pop(0)
+        call.called = 1
+        call.func()
+
+    def test_one_chunk_takes_many_turns(self) -> None:
+        """Nothing is lost, doubled or out of order; nothing is read before the rest is done."""
+        messages: list[Message] = [Ask(number, Ping()) for number in range(9)]
+        self.protocol.dataReceived(framed(*messages)[:-2])
+        seen = [self.heard()]
+        while self.transport.producerState == "paused":
+            self.turn()
+            seen.append(self.heard())
+        self.assertEqual(seen, [2, 4, 6, 8])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.protocol.dataReceived(framed(*messages)[-2:])
+        self.assertEqual(self.receiver.messages, messages)
+
+    def test_two_take_turns(self) -> None:
+        other, receiver, _ = self.connection()
+        receiver.on_message = self.receiver.on_message
+        for protocol in (self.protocol, other):
+            protocol.dataReceived(framed(*[Ask(1, Ping())] * 6))
+        seen = [(self.heard(), self.heard(receiver))]
+        for _ in range(2):
+            self.turn()
+            seen.append((self.heard(), self.heard(receiver)))
+        self.assertEqual(seen, [(2, 2), (4, 4), (6, 6)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_more_go_on_than_fit_a_turn(self) -> None:
+        """The others have theirs after them, before those have another one."""
+        at_once = self.outbox.at_once
+        several = [self.connection() for _ in range(2 * at_once + 1)]
+        for protocol, receiver, _ in several:
+            receiver.on_message = self.receiver.on_message
+            protocol.dataReceived(framed(*[Ask(1, Ping())] * 6))
+        for expected in (
+            [4] * at_once + [2] * (at_once + 1),
+            [4] * 2 * at_once + [2],
+            [6] * (at_once - 1) + [4] * (at_once + 2),
+        ):
+            self.turn()
+            self.assertEqual([self.heard(receiver) for _, receiver, _ in several], expected)
+        self.clock.advance(1)
+        self.assertEqual({self.heard(receiver) for _, receiver, _ in several}, {6})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_slow_message_alone_pauses_nothing(self) -> None:
+        self.receiver.on_message = lambda message: self.spend(1)
+        self.protocol.dataReceived(framed(Ask(1, Ping())))
+        self.assertEqual(self.transport.producerState, "producing")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_answers_leave_at_the_end_of_each_turn(self) -> None:
+        def answer(message: Message) -> None:
+            self.spend(self.outbox.share)
+            self.protocol.send(message)
+
+        self.receiver.on_message = answer
+        self.protocol.dataReceived(framed(*[Ask(1, Ping())] * 6))
+        self.assertEqual(len(self.transport.writes), 1)
+        self.turn()
+        self.turn()
+        self.assertEqual(self.transport.writes, [framed(*[Ask(1, Ping())] * 2)] * 3)
+
+    def test_what_comes_all_the_same_waits(self) -> None:
+        """TLS hands over what it has decrypted, paused or not."""
+        messages: list[Message] = [Ask(number, Ping()) for number in range(6)]
+        self.protocol.dataReceived(framed(*messages[:4]))
+        self.protocol.dataReceived(framed(*messages[4:]))
+        self.assertEqual(self.heard(), 2)
+        while self.clock.getDelayedCalls():
+            self.turn()
+        self.assertEqual(self.receiver.messages, messages)
+
+    def test_a_long_frame_behind_many_short_ones(self) -> None:
+        messages: list[Message] = [Ask(number, Ping()) for number in range(5)]
+        messages.append(Answer(5, Value(bytes(100_000))))
+        stream = framed(*messages)
+        self.protocol.dataReceived(stream[:50_000])
+        while self.transport.producerState == "paused":
+            self.turn()
+        self.protocol.dataReceived(stream[50_000:])
+        self.assertEqual(self.receiver.messages, messages)
+
+    def test_a_bad_length_behind_many(self) -> None:
+        self.protocol.dataReceived(framed(*[Ask(1, Ping())] * 3) + b"\xff\xff\xff\xff")
+        self.assertEqual(self.receiver.errors, [])
+        while self.clock.getDelayedCalls():
+            self.turn()
+        self.assertEqual((self.heard(), len(self.receiver.errors)), (3, 1))
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_the_end_in_between(self) -> None:
+        """Closed, aborted or lost: what is left is not dealt with."""
+        for end in (
+            MessageProtocol.close,
+            MessageProtocol.abort,
+            lambda protocol: protocol.connectionLost(Failure(ConnectionDone())),
+        ):
+            protocol, receiver, _ = self.connection()
+            receiver.on_message = self.receiver.on_message
+            protocol.dataReceived(framed(*[Ask(1, Ping())] * 6))
+            end(protocol)
+            self.clock.advance(0)
+            self.assertEqual(self.heard(receiver), 2)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_stopped_outbox_leaves_no_call(self) -> None:
+        self.protocol.dataReceived(framed(*[Ask(1, Ping())] * 6))
+        self.outbox.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_receiver_that_raises_ends_only_its_own(self) -> None:
+        other, receiver, _ = self.connection()
+        receiver.on_message = self.receiver.on_message
+        for protocol in (self.protocol, other):
+            protocol.dataReceived(framed(*[Ask(1, Ping())] * 4))
+
+        def fail(message: Message) -> None:
+            raise ZeroDivisionError
+
+        self.receiver.on_message = fail
+        self.turn()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(self.transport.aborted)
+        self.assertEqual(self.heard(receiver), 4)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.integers(0, 40_000), min_size=1, max_size=6),
+        st.lists(st.integers(1, 30_000), min_size=1, max_size=12),
+        st.lists(st.sampled_from((0.0, 0.3, 0.6, 5.0)), min_size=1, max_size=5),
+    )
+    def test_any_cut_and_any_pace(
+        self, sizes: list[int], cuts: list[int], paces: list[float]
+    ) -> None:
+        """However the stream is cut, and however long each message takes: all, in order, once."""
+        messages: list[Message] = [
+            Answer(number, Value(b"x" * size)) for number, size in enumerate(sizes)
+        ]
+        stream = framed(*messages)
+        protocol, receiver, transport = self.connection()
+        receiver.on_message = lambda message: self.spend(
+            paces[len(receiver.messages) % len(paces)] * self.outbox.share
+        )
+        at = turn = 0
+        while at < len(stream):
+            if transport.producerState == "producing":
+                protocol.dataReceived(stream[at : at + cuts[turn % len(cuts)]])
+                at += cuts[turn % len(cuts)]
+                turn += 1
+            else:
+                self.turn()
+        while self.clock.getDelayedCalls():
+            self.turn()
+        self.assertEqual(receiver.messages, messages)
+
+
+class QueueTests(ProtocolCase):
+    """What peers do not read is counted until they do, for all of them together."""
+
+    def test_what_the_transport_holds_counts(self) -> None:
+        size = self.protocol.send(Ask(1, Read(FIRST_EPOCH, bytes(4096))))
+        self.transport.write = lambda data: self.protocol.pauseProducing()  # type: ignore[method-assign]
+        self.clock.advance(0)
+        self.assertGreaterEqual(self.protocol.queued_bytes, size)
+        other, _, _ = self.connection()
+        other.send(Ask(1, Ping()))
+        self.assertEqual(self.outbox.queued_bytes, self.protocol.queued_bytes + other.queued_bytes)
+        self.protocol.send(Ask(2, Ping()))
+        self.assertGreater(self.protocol.queued_bytes, size + 100)
+        del self.transport.write  # type: ignore[method-assign]
+        self.protocol.resumeProducing()
+        self.clock.advance(0)
+        self.assertEqual(self.outbox.queued_bytes, 0)
+        self.assertEqual(self.protocol.queued_bytes, 0)
+
+    def test_whatever_happens_nothing_stays_counted(self) -> None:
+        for end in (
+            MessageProtocol.close,
+            MessageProtocol.abort,
+            lambda protocol: protocol.connectionLost(Failure(ConnectionDone())),
+        ):
+            for held in (False, True):
+                protocol, _, transport = self.connection()
+                protocol.send(Ask(1, Ping()))
+                if held:
+                    transport.write = lambda data, to=protocol: to.pauseProducing()
+                    self.clock.advance(0)
+                    del transport.write
+                protocol.send(Ask(2, Ping()))
+                self.assertGreater(self.outbox.queued_bytes, 0)
+                end(protocol)
+                self.assertEqual(self.outbox.queued_bytes, 0)
+
+    def test_crowded(self) -> None:
+        self.protocol.pauseProducing()
+        self.assertFalse(self.protocol.crowded)
+        self.outbox.most_queued_bytes = 1000
+        for number in range(10):
+            self.protocol.send(Ask(number, Ping()))
+        other, _, _ = self.connection()
+        self.assertTrue(other.crowded)
+        self.protocol.abort()
+        self.assertFalse(other.crowded)
 
 
 class SendingTests(ProtocolCase):

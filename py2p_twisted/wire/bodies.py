@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,6 +19,10 @@ Instance = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Reason = Annotated[str, msgspec.Meta(max_length=1024)]
 #: Parts of one message, one for each partition at most.
 MANY = msgspec.Meta(max_length=1024)
+#: Keys of one message, over all its parts; honest nodes put some 1200 into one.
+MOST_ITEMS = 4096
+#: Writes of one message; honest nodes put 512 into one.
+MOST_WRITES = 1024
 Peers = Annotated[tuple[Peer, ...], msgspec.Meta(max_length=64)]
 
 
@@ -43,6 +48,12 @@ class Declined(Frozen, frozen=True, tag=102):
 
 class Busy(Frozen, frozen=True, tag=103):
     """Not now: the node has as much to do as it can bear.  Nothing was done; try again."""
+
+
+class Full(Frozen, frozen=True, tag=107):
+    """No: there is no room for what would be written.  Nothing was done."""
+
+    reason: Reason
 
 
 class FindSuccessor(Frozen, frozen=True, tag=2):
@@ -189,11 +200,25 @@ class Failed(Frozen, frozen=True, tag=138):
     sent: bool
 
 
+def _limit(parts: Iterable[tuple[Any, ...]], most: int = MOST_ITEMS) -> None:
+    """What one message asks for is done in one turn of the reactor: it must not be too much.
+
+    :raises ValueError: if the last fields of the parts hold too many items together.
+    """
+    items = sum(len(part[-1]) for part in parts)
+    if items > most:
+        raise ValueError(f"{items} keys in one message; {most} are allowed")
+
+
 class ReadMany(Frozen, frozen=True, tag=22):
     """Records at keys of partitions that one node keeps.  Answered by :class:`Values`."""
 
     parts: Annotated[tuple[tuple[Epoch, tuple[Key, ...]], ...], MANY]
     want: Want = Want.VALUE
+
+    def __post_init__(self) -> None:
+        """Refuse too many keys, here and when it is decoded."""
+        _limit(self.parts)
 
 
 class SomeValues(Frozen, frozen=True, tag=133):
@@ -214,6 +239,10 @@ class WriteMany(Frozen, frozen=True, tag=23):
 
     parts: Annotated[tuple[tuple[Epoch, tuple[Write, ...]], ...], MANY]
 
+    def __post_init__(self) -> None:
+        """Refuse too many keys, here and when it is decoded."""
+        _limit(self.parts, MOST_WRITES)
+
 
 class SomeWritten(Frozen, frozen=True, tag=134):
     """What became of the writes of one part, in their order."""
@@ -232,6 +261,10 @@ class Prepare(Frozen, frozen=True, tag=27):
     """PREPARE: promise these ballots, partition by partition.  Answered by :class:`Promised`."""
 
     parts: Annotated[tuple[tuple[Number, Epoch, tuple[tuple[Key, Ballot], ...]], ...], MANY]
+
+    def __post_init__(self) -> None:
+        """Refuse too many keys, here and when it is decoded."""
+        _limit(self.parts)
 
 
 class SomePromised(Frozen, frozen=True, tag=139):
@@ -257,6 +290,10 @@ class Accept(Frozen, frozen=True, tag=28):
     """ACCEPT: take over these records of some partitions.  Answered by :class:`Accepted`."""
 
     parts: Annotated[tuple[tuple[Number, Epoch, tuple[tuple[Key, Record], ...]], ...], MANY]
+
+    def __post_init__(self) -> None:
+        """Refuse too many keys, here and when it is decoded."""
+        _limit(self.parts)
 
 
 class SomeAccepted(Frozen, frozen=True, tag=141):

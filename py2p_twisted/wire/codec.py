@@ -9,11 +9,20 @@ from __future__ import annotations
 import msgspec
 
 from ..errors import BadMessage
+from ..table.values import Stored
 from .messages import Message
 
 __all__ = ["decode", "encode"]
 
-_encoder = msgspec.msgpack.Encoder()
+
+def _load(value: object) -> bytes:
+    """A value that is on the disk travels like any other."""
+    if isinstance(value, Stored):
+        return value.load()
+    raise NotImplementedError(f"{type(value)} is no part of a message")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_load)
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 #: One message as bytes, without its frame.

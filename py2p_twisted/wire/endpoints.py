@@ -8,6 +8,7 @@ reads a message, never decides who may connect, and imports no TLS library unles
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
@@ -43,6 +44,7 @@ __all__ = [
     "Endpoints",
     "TwistedEndpoints",
     "announced_host",
+    "is_loopback",
     "lan_address",
     "looks_like_tls",
     "plain_text_met_tls",
@@ -56,6 +58,10 @@ TLS_REFUSAL = b"\x15\x03\x03\x00\x02\x02\x46"
 
 #: After this many milliseconds without an acknowledgement the kernel gives a connection up.
 USER_TIMEOUT_MS = 10_000
+
+#: Connections that the kernel holds ready: when there are more it lets new ones wait for a second
+#: or more, those of honest peers too.
+BACKLOG = 1024
 
 #: The records that a peer may begin with: an alert, or its ClientHello.
 _TLS_RECORDS = (0x15, 0x16)
@@ -121,9 +127,9 @@ class TwistedEndpoints:
         """See :meth:`Endpoints.listen`.  Under TLS plain-text peers are told why they are cut."""
         endpoint: IStreamServerEndpoint
         if isIPv6Address(interface):
-            endpoint = TCP6ServerEndpoint(self._reactor, port, interface=interface)
+            endpoint = TCP6ServerEndpoint(self._reactor, port, BACKLOG, interface)
         else:
-            endpoint = TCP4ServerEndpoint(self._reactor, port, interface=interface)
+            endpoint = TCP4ServerEndpoint(self._reactor, port, BACKLOG, interface)
         if self._security is not None:
             from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -216,6 +222,14 @@ def tune(transport: object) -> None:
 def announced_host(interface: str) -> str:
     """The host that a node announces that listens on this interface; a wildcard is no host."""
     return lan_address(interface or "0.0.0.0") if interface in ("", "0.0.0.0", "::") else interface
+
+
+def is_loopback(interface: str) -> bool:
+    """Whether only this machine reaches who listens there; of names that is known of one."""
+    try:
+        return interface == "localhost" or ip_address(interface).is_loopback
+    except ValueError:
+        return False
 
 
 def lan_address(family_of: str) -> str:

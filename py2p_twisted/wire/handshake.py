@@ -6,6 +6,7 @@ both can tell their user what differs.  When a dialling node has received HELLO,
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IDelayedCall
@@ -86,6 +87,13 @@ class Connection:
         peer = self.protocol.transport.getPeer()
         return show_address(peer.host, peer.port)
 
+    @property
+    def host(self) -> str:
+        """Where the other end is; what it announces may be another address."""
+        if self._dialled is not None:
+            return self._dialled[0]
+        return str(self.protocol.transport.getPeer().host)
+
     # -- Receiver
 
     def connected(self) -> None:
@@ -120,7 +128,7 @@ class Connection:
             return
         refusal = PeerUnreachable(f"{self.address} sent what is no message: {error}")
         if self.link is not None:
-            links.complain(self.link.peer.host, refusal)
+            links.complain(self.host, refusal)
         self.give_up(refusal)
 
     def disconnected(self, reason: Failure) -> None:
@@ -170,6 +178,7 @@ class Connection:
             message,
             dialled=self._dialled is not None,
             answer=links.answer,
+            offended=partial(links.complaints.offended, self.host),
         )
         if self._dialled is not None and (changed := links.hello()) != ours:
             self.protocol.send(changed)  # announced to the others while this one was dialled

@@ -17,14 +17,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..base import Peer
-from ..errors import OperationTimeout, PeerUnreachable, Unavailable, ValueTooLarge
+from ..errors import ChordError, OperationTimeout, PeerUnreachable, Unavailable
 from ..settings import Settings
+from .complaints import printable
 from .messages import Answer, Ask, Busy, Declined, Hello, Message, Reply, Request
+from .round_trips import RoundTrips
 
 if TYPE_CHECKING:
     from .protocol import MessageProtocol
 
 __all__ = ["Link", "Pending"]
+
+#: The part of its queue that a peer may use when all queues together are long.
+_SHARE_WHEN_CROWDED = 64
 
 
 class Pending:
@@ -61,6 +66,7 @@ class Link:
     :param hello: what the peer announced.
     :param dialled: True if this side made the connection.
     :param answer: ``answer(link, request)`` returns the reply or a Deferred of it.
+    :param offended: is called when the peer does what it should not; may that be logged?
     """
 
     log = Logger()
@@ -74,6 +80,7 @@ class Link:
         *,
         dialled: bool,
         answer: Callable[[Link, Request], Any],
+        offended: Callable[[], bool] = lambda: True,
     ) -> None:
         self.hello = hello
         self.dialled = dialled
@@ -85,19 +92,22 @@ class Link:
         self._settings = settings
         self._protocol = protocol
         self._answer = answer
+        self._offended = offended
         self._number = 0
         self._asked: dict[int, tuple[Callable[[Any], None], float, float]] = {}
         self._queue: deque[tuple[Request, Callable[[Any], None], float | None, float]] = deque()
         self._answering = 0
-        self._srtt = 0.0
-        self._rttvar = 0.0
-        self._measured = False
+        self._times = RoundTrips(settings)
         self._lost = False
 
     @property
     def peer(self) -> Peer:
         """Who is at the other end."""
         return self.hello.peer
+
+    @property
+    def _name(self) -> str:
+        return printable(str(self.peer))
 
     @property
     def idle(self) -> bool:
@@ -112,14 +122,11 @@ class Link:
     @property
     def round_trip(self) -> float | None:
         """Smoothed round-trip time in seconds, None before the first answer."""
-        return self._srtt if self._measured else None
+        return self._times.smoothed
 
     def request_timeout(self) -> float:
-        """Seconds that a request may take: srtt + 4 rttvar within the settings' bounds."""
-        low, high = self._settings.request_timeout_min, self._settings.request_timeout_max
-        if not self._measured:
-            return high
-        return min(max(self._srtt + 4 * self._rttvar, low), high)
+        """Seconds that a request may take."""
+        return self._times.timeout(self._clock.seconds())
 
     # -- asking
 
@@ -158,11 +165,11 @@ class Link:
     def _send(self, request: Request, done: Callable[[Any], None], timeout: float | None) -> None:
         self._number = number = self._number + 1
         now = self._clock.seconds()
-        wait = self.request_timeout() if timeout is None else timeout
+        wait = self._times.timeout(now) if timeout is None else timeout
         self._asked[number] = (done, now, now + wait)
         try:
             self._protocol.send(Ask(number, request))
-        except ValueTooLarge:
+        except ChordError:
             del self._asked[number]
             done(Failure())
 
@@ -185,6 +192,7 @@ class Link:
             asked = self._asked.pop(number, None)
             if asked is not None:
                 waited = now - asked[1]
+                self._times.missed(number, asked[1])
                 text = f"no answer from {self.peer} within {waited:.2g} s"
                 asked[0](Failure(OperationTimeout(text)))
         while self._queue and (_given_up(self._queue[0][1]) or self._queue[0][3] <= now):
@@ -200,35 +208,37 @@ class Link:
         asked = self._asked.pop(answer.number, None)
         if asked is None:
             self.ignored_answers += 1
+            self._times.late(answer.number, self._clock.seconds())
+            # Late ones are not its fault, but each request has one at most.
+            if self.ignored_answers > self._number + self._settings.requests_per_connection:
+                if self._offended():
+                    self.log.warn("{peer} answers what it was not asked: dropped", peer=self._name)
+                self._protocol.abort()
             return
-        self._measure(self._clock.seconds() - asked[1])
+        self._times.measure(self._clock.seconds() - asked[1])
         if self._queue:
             self._send_queued()
         asked[0](answer.body)
 
-    def _measure(self, sample: float) -> None:
-        # Jacobson's estimator, as in RFC 6298.
-        if self._measured:
-            self._rttvar += (abs(self._srtt - sample) - self._rttvar) / 4
-            self._srtt += (sample - self._srtt) / 8
-        else:
-            self._srtt, self._rttvar, self._measured = sample, sample / 2, True
-
     def received_ask(self, ask: Ask) -> None:
         """The peer asks."""
         number, protocol, settings = ask.number, self._protocol, self._settings
-        if protocol.queued_bytes > 2 * settings.queued_bytes:
-            self.log.warn("{peer} asks and does not read the answers: dropped", peer=self.peer)
+        most = settings.queued_bytes
+        if protocol.crowded:
+            most //= _SHARE_WHEN_CROWDED
+        if protocol.queued_bytes > 2 * most:
+            if self._offended():
+                self.log.warn("{peer} asks and does not read the answers: dropped", peer=self._name)
             protocol.abort()
             return
-        if (
-            protocol.queued_bytes > settings.queued_bytes
-            or self._answering >= settings.requests_per_connection
-        ):
+        if protocol.queued_bytes > most or self._answering >= settings.requests_per_connection:
             protocol.send(Answer(number, Busy()))
             return
         try:
             reply = self._answer(self, ask.body)
+        except ChordError as error:
+            protocol.send(Answer(number, Declined(str(error))))
+            return
         except Exception:
             self._decline(Failure(), number)
             return
@@ -244,7 +254,7 @@ class Link:
     def _reply(self, number: int, reply: Reply) -> None:
         try:
             self._protocol.send(Answer(number, reply))
-        except ValueTooLarge as error:
+        except ChordError as error:
             self._protocol.send(Answer(number, Declined(str(error))))
 
     def _reply_pending(self, number: int, reply: Reply) -> None:
@@ -259,7 +269,8 @@ class Link:
             self._reply(number, result)
 
     def _decline(self, failure: Failure, number: int) -> None:
-        self.log.failure("could not answer a request of {peer}", failure, peer=self.peer)
+        if self._offended():
+            self.log.failure("could not answer a request of {peer}", failure, peer=self._name)
         self._protocol.send(Answer(number, Declined("the node failed to answer; see its log")))
 
     # -- the end

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from ..base import Peer
 from ..errors import ChordError, PeerUnreachable
 from ..settings import Settings
+from .complaints import Complaints
 from .dialler import Address, Dialler
 from .endpoints import Endpoints, unreachable
 from .handshake import Connection
@@ -30,10 +31,6 @@ from .protocol import Outbox
 from .watch import Watch
 
 __all__ = ["Links", "Observer"]
-
-
-#: How often a minute a host's refusals are logged.
-_COMPLAINTS = 5
 
 
 class Observer(Interface):
@@ -105,6 +102,7 @@ class Links:
         self.clock = clock
         self.settings = settings
         self.outbox = Outbox(clock)
+        self.complaints = Complaints(clock, self.log)
         self.bad_messages = 0
         self.changes = 0  # of who is connected
         self.hello = observer.hello
@@ -114,7 +112,6 @@ class Links:
         self._observer = observer
         self._security = security
         self._by_instance: dict[bytes, Link] = {}
-        self._complaints: dict[str, tuple[float, int]] = {}
         self._connections: dict[Connection, str] = {}  # and the host it was accepted from
         self._accepted: Counter[str] = Counter()  # by host
         self._dialler = Dialler(clock, settings, endpoints, lambda address: _Factory(self, address))
@@ -251,14 +248,17 @@ class Links:
 
     def has_room(self, host: str) -> bool:
         """May one more connection from this host be accepted?"""
-        room = (
-            self._stopping is None
-            and len(self._connections) < self.settings.connections
-            and self._accepted[host] < self.settings.connections_per_address
-        )
-        if not room and self.settings.verbose:
-            self.log.debug("a connection from {host} was not accepted: too many", host=host)
-        return room
+        settings, count = self.settings, len(self._connections)
+        if self._stopping is not None:
+            return False
+        if count >= settings.connections:
+            self.complain(host, PeerUnreachable(f"{host} would be connection {count + 1} in all"))
+            return False
+        of_host = self._accepted.get(host, 0)
+        if of_host >= settings.connections_per_address:
+            self.complain(host, PeerUnreachable(f"{host} has {of_host} connections already"))
+            return False
+        return True
 
     def made(self, connection: Connection, host: str) -> None:
         """A connection exists (its handshake is still to come).
@@ -336,18 +336,11 @@ class Links:
         self._check_stopped()
 
     def complain(self, host: str, error: ChordError) -> None:
-        """Log that a peer was refused, but not for ever: a few times a minute for each host."""
-        now = self.clock.seconds()
-        since, count = self._complaints.get(host, (now, 0))
-        if now - since >= 60:
-            since, count = now, 0
-        if len(self._complaints) >= self.settings.connections:
-            self._complaints.clear()
-        self._complaints[host] = (since, count + 1)
-        if count < _COMPLAINTS:
-            self.log.info("A peer was refused: {error}", error=str(error))
-        elif count == _COMPLAINTS:
-            self.log.info("{host} is refused again and again; no more is said.", host=host)
+        """Count that a peer was refused, and log it if that was not said often enough.
+
+        :param host: where the connection comes from, not what the peer says of itself.
+        """
+        self.complaints.refused(host, error)
 
     def _lost(self, link: Link, error: ChordError) -> None:
         self.changes += 1

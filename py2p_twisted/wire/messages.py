@@ -24,6 +24,7 @@ from .bodies import (
     Failed,
     FindSuccessor,
     Frozen,
+    Full,
     GetConfig,
     GetConfigs,
     GetState,
@@ -106,6 +107,7 @@ __all__ = [
     "Failed",
     "Fetch",
     "FindSuccessor",
+    "Full",
     "GetConfig",
     "GetConfigs",
     "GetDifference",
@@ -198,6 +200,7 @@ Reply = (
     Done
     | Declined
     | Busy
+    | Full
     | RouteTo
     | State
     | Configs
@@ -240,6 +243,7 @@ class Hello(Frozen, frozen=True, tag=0):
     :ivar peer: my instance, identifier and address.
     :ivar replicas: how many copies of a key my ring keeps; while I know none, how many my user
         asked for, 0 if that is left to the ring.
+    :ivar full: my quota of bytes is used up.
     """
 
     version: Number
@@ -251,6 +255,7 @@ class Hello(Frozen, frozen=True, tag=0):
     fresh: bool
     peer: Peer
     replicas: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
+    full: bool = False
 
 
 class Refused(Frozen, frozen=True, tag=255):

@@ -5,6 +5,7 @@ Owns framing, decoding and the batching of writes.  Never knows what a message m
 
 from __future__ import annotations
 
+from collections import deque
 from struct import Struct
 from typing import Any
 from typing import Protocol as Interface
@@ -12,6 +13,7 @@ from typing import Protocol as Interface
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection as TCPConnection
+from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -49,19 +51,47 @@ class Outbox:
     """What the connections of one node have to write at the end of the reactor's turn.
 
     Messages that one turn makes for one peer leave in one write.
+
+    :ivar clock: tells a connection how long its turn took.
+    :ivar queued_bytes: what all connections have to send, and their peers have not taken yet.
     """
 
+    log = Logger()
+    #: Bytes that may be queued for all peers together before each is allowed a small share only.
+    most_queued_bytes = 64 * 1024 * 1024
+    #: Seconds of one turn of the reactor that what one peer sent may take; the message that goes
+    #: over it is the last one of that turn.
+    share = 0.001
+    #: How many of those who have sent more than that go on in one turn.
+    at_once = 8
+
     def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
+        self.clock = clock
+        self.queued_bytes = 0
         self._waiting: list[MessageProtocol] = []
+        self._unfinished: deque[MessageProtocol] = deque()
         self._depth = 0
         self._call: IDelayedCall | None = None
+
+    @property
+    def crowded(self) -> bool:
+        """Is so much queued for all peers together that each has to do with little?"""
+        return self.queued_bytes > self.most_queued_bytes
 
     def add(self, protocol: MessageProtocol) -> None:
         """`protocol` has something to write."""
         self._waiting.append(protocol)
-        if not self._depth and self._call is None:
-            self._call = self._clock.callLater(0, self._turn)
+        if not self._depth:
+            self._call_soon()
+
+    def go_on_later(self, protocol: MessageProtocol) -> None:
+        """`protocol` has received more than it may deal with in one turn of the reactor."""
+        self._unfinished.append(protocol)
+        self._call_soon()
+
+    def _call_soon(self) -> None:
+        if self._call is None:
+            self._call = self.clock.callLater(0, self._turn)
 
     def enter(self) -> None:
         """Something arrived; what is answered meanwhile is written by :meth:`leave`."""
@@ -81,6 +111,15 @@ class Outbox:
 
     def _turn(self) -> None:
         self._call = None
+        for _ in range(min(self.at_once, len(self._unfinished))):
+            protocol = self._unfinished.popleft()
+            try:
+                protocol.go_on()
+            except Exception:  # as Twisted does when dataReceived raises
+                self.log.failure("a connection is ended by a mistake in this program")
+                protocol.abort()
+        if self._unfinished:
+            self._call_soon()
         self._write()
 
     def _write(self) -> None:
@@ -97,13 +136,15 @@ class MessageProtocol(Int32StringReceiver):
     :param outbox: the node's.
     :param max_length: bytes of the longest frame that is accepted; may be changed at any time.
     :param max_sent: bytes of the longest frame that peers accept.
-    :ivar queued_bytes: what was sent and not yet handed to the transport costs this many bytes.
+    :ivar queued_bytes: what was sent, and the peer has not taken yet, costs this many bytes.
     :ivar closed: True once this side has begun to close, or the connection is gone.
     """
 
     transport: Any  # an ITCPTransport that is an IConsumer too
     #: Frames at least this long are collected without copying what came before.
     collect_from = 16 * 1024
+    #: Pieces of a long frame that are shorter are copied together: each has a cost of its own.
+    small_piece = 4 * 1024
 
     def __init__(
         self, receiver: Receiver, outbox: Outbox, max_length: int, max_sent: int = 1 << 31
@@ -116,8 +157,11 @@ class MessageProtocol(Int32StringReceiver):
         self._out: list[bytes] = []
         self._held = False  # the transport has more than it can send
         self.closed = False
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._missing = 0
+        self._in_transport = 0  # bytes that the transport took and could not send
+        self._seconds = outbox.clock.seconds
+        self._turn_ends = 0.0
 
     def connectionMade(self) -> None:
         """Twisted: the connection is made."""
@@ -132,13 +176,53 @@ class MessageProtocol(Int32StringReceiver):
             if self._missing and not self.closed:
                 data = self._collect(data)
             if data and not self.closed:
-                super().dataReceived(data)
-                self._expect_long_frame()
+                self._take_turn(data)
         finally:
             self._outbox.leave()
 
+    def _take_turn(self, data: bytes) -> None:
+        """Deal with what arrived, for so long that others have their turn, too."""
+        was_paused = self.paused
+        self._turn_ends = self._seconds() + self._outbox.share
+        super().dataReceived(data)
+        if was_paused or self.closed:
+            return
+        if self.paused and self._more_to_do():
+            self.transport.pauseProducing()
+            self._outbox.go_on_later(self)
+        else:
+            self.paused = False
+            self._expect_long_frame()
+
+    def _more_to_do(self) -> bool:
+        """Is there more than the beginning of a frame?"""
+        pending = self._unprocessed
+        if len(pending) < 4:
+            return False
+        length: int = _length.unpack_from(pending)[0]
+        return len(pending) >= 4 + length or length > self.MAX_LENGTH
+
+    def go_on(self) -> None:
+        """Deal with what was left of the last turn."""
+        self.paused = False
+        if self.closed:
+            return
+        self._outbox.enter()
+        try:
+            self._take_turn(b"")
+        finally:
+            self._outbox.leave()
+        if not self.paused and not self.closed:
+            self.transport.resumeProducing()
+
     def _collect(self, data: bytes) -> bytes:
-        self._chunks.append(data)
+        last = self._chunks[-1]
+        if len(data) >= self.small_piece:
+            self._chunks.append(data)
+        elif isinstance(last, bytearray):
+            last += data
+        else:
+            self._chunks.append(bytearray(data))
         self._missing -= len(data)
         if self._missing > 0:
             return b""
@@ -168,6 +252,8 @@ class MessageProtocol(Int32StringReceiver):
             self._garbled(error, string[:4])
         else:
             self._receiver.received(message)
+        if self._seconds() > self._turn_ends:
+            self.paused = True  # Twisted: the loop that calls this one ends
 
     def lengthLimitExceeded(self, length: int) -> None:
         """Twisted: a frame was announced that is too long."""
@@ -201,8 +287,12 @@ class MessageProtocol(Int32StringReceiver):
             self._outbox.add(self)
         self._out.append(_length.pack(size))
         self._out.append(body)
-        self.queued_bytes += size + _MESSAGE_OVERHEAD
+        self._count(size + _MESSAGE_OVERHEAD)
         return size
+
+    def _count(self, size: int) -> None:
+        self.queued_bytes += size
+        self._outbox.queued_bytes += size
 
     def flush(self) -> None:
         """Write what was sent, unless the transport asked to wait.
@@ -226,12 +316,20 @@ class MessageProtocol(Int32StringReceiver):
             transport.doWrite()  # an error comes again when the reactor calls it
         else:
             transport.write(data)
+        if self._held:  # the transport asked to wait
+            self._in_transport = len(data)
+            self._count(len(data))
 
     def _take(self) -> bytes:
         data = b"".join(self._out)
         self._out.clear()
-        self.queued_bytes = 0
+        self._count(self._in_transport - self.queued_bytes)
         return data
+
+    @property
+    def crowded(self) -> bool:
+        """Is so much queued for all peers of this node that each has to do with little?"""
+        return self._outbox.crowded
 
     @property
     def held(self) -> bool:
@@ -245,6 +343,8 @@ class MessageProtocol(Int32StringReceiver):
     def resumeProducing(self) -> None:
         """Twisted: the transport's buffer has room again."""
         self._held = False
+        self._count(-self._in_transport)
+        self._in_transport = 0
         self.flush()
 
     def stopProducing(self) -> None:
@@ -269,6 +369,7 @@ class MessageProtocol(Int32StringReceiver):
 
     def _forget(self) -> None:
         self.closed = True
-        self.queued_bytes = 0
+        self._count(-self.queued_bytes)
+        self._in_transport = 0
         self._out.clear()
         self._chunks.clear()

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from py2p_twisted.errors import StorageError
 from py2p_twisted.storage.interface import Batch, Done, Head, Kept, Loaded, Place, Space
@@ -21,7 +22,7 @@ __all__ = ["SimDisk"]
 class SimDisk:
     """A storage as the product wants it, of memory.
 
-    :param delay: seconds that a write takes, from and to.
+    :ivar delay: seconds that a write takes, from and to.
     """
 
     durable = True
@@ -32,7 +33,7 @@ class SimDisk:
 
     def __init__(self, rng: Random, delay: tuple[float, float] = (0.0005, 0.02)) -> None:
         self._rng = rng
-        self._delay = delay
+        self.delay = delay
         self._records: dict[Place, dict[bytes, Kept]] = {}
         self._states: dict[int, bytes] = {}
         self._meta: dict[str, bytes] = {}
@@ -42,6 +43,7 @@ class SimDisk:
         self._writing: list[tuple[Batch, Done]] = []
         self._closing: Deferred[None] | None = None
         self.batches = 0  # how many were written
+        self.failure: StorageError | None = None  # what befalls every write from now on
 
     # -- what the product asks for
 
@@ -73,10 +75,16 @@ class SimDisk:
 
     def _begin(self) -> None:
         self._writing, self._queue = self._queue, []
-        self._clock.callLater(self._rng.uniform(*self._delay), self._written)
+        self._clock.callLater(self._rng.uniform(*self.delay), self._written)
 
     def _written(self) -> None:
         written, self._writing = self._writing, []
+        if self.failure is not None:
+            for _, done in written:
+                done(Failure(self.failure))
+            if self._queue:
+                self._begin()
+            return
         for batch, _ in written:
             self._apply(batch)
         if self._queue:
@@ -131,9 +139,14 @@ class SimDisk:
 
     # -- what befalls it
 
-    def crash(self) -> None:
-        """The process is gone: some of what was under way arrived, in order, and nobody heard."""
+    def crash(self, arrived: int | None = None) -> None:
+        """The process is gone: some of what was under way arrived, in order, and nobody heard.
+
+        :param arrived: how many batches; None: any number.
+        """
         under_way = self._writing + self._queue
         self._writing, self._queue = [], []
-        for batch, _ in under_way[: self._rng.randint(0, len(under_way))]:
+        if arrived is None:
+            arrived = self._rng.randint(0, len(under_way))
+        for batch, _ in under_way[:arrived]:
             self._apply(batch)

@@ -6,6 +6,7 @@ disks: nothing that was acknowledged is lost, no read is wrong, and nobody has t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from py2p_twisted.errors import ChordError
@@ -120,14 +121,18 @@ class _Run:
             world.clock.callLater(rng.choice((1, 5, 15)), heal, world, cut)
 
 
-def durable(seed: int) -> Report:
-    """Crashes of any number of nodes with disks."""
+def durable(seed: int, spoil: Callable[[SimNode], None] = lambda node: None) -> Report:
+    """Crashes of any number of nodes with disks.
+
+    :param spoil: takes a rule out of a node that has just started.
+    """
     rng = Random(seed)
     k = rng.choice((3, 4, 5, 6, 8))
     most = min(1 << k, rng.choice((1, 2, 3, 4, 5, 6, 8)))
     replicas = rng.choice((1, 3, 3, 5, 5))
     settings = Settings(k=k, replicas=replicas, evict_after=rng.choice((2.0, 5.0, 30.0)))
     world = World(seed, settings, rng.choice((PERFECT, ROUGH)))
+    world.spoil = spoil
     world.tell(f"seed {seed}: k={k}, up to {most} nodes, {replicas} copies, {settings.evict_after}")
     try:
         return _durable(world, _Run(world, rng, most), seed)

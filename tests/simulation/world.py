@@ -69,6 +69,7 @@ class SimNode:
         if world.rules is not None:
             core.rules = world.rules
         self.service.startService()
+        world.spoil(self)
 
     @property
     def pointers(self) -> Pointers | None:
@@ -112,6 +113,8 @@ class World:
         #: called after every event in which some pointers changed
         self.on_change: Callable[[RingSnapshot], None] | None = None
         self._seen: dict[int, Pointers | None] = {}
+        #: takes a rule out of a node that has just started
+        self.spoil: Callable[[SimNode], None] = lambda node: None
 
     def tell(self, what: str) -> None:
         """Note what happens, for the reader of a failing seed."""
