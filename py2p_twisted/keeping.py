@@ -21,6 +21,8 @@ def open_storage(node: Node, reactor: Any, storage: Storage) -> None:
 
     :raises StorageError: if it cannot be used, or is that of another network.
     """
+    if not storage.durable:
+        return  # all that counts is in the node's own memory
     settings = node.core.settings
     expect = {
         "format": FORMAT,

@@ -43,6 +43,9 @@ class Settings:
     page_bytes: int = 192 * 1024  # of one page of keys, items, or records on the move
     page_keys: int = 512
 
+    stored_from: int = 256  # a value this long, and on the disk, does not stay in memory ...
+    value_cache: int = 64 * 1024 * 1024  # ... but those used last, so many bytes of them
+
     requests_per_connection: int = 1024
     queued_requests: int = 65_536  # waiting for their turn, over all connections
     queued_bytes: int = 8 * 1024 * 1024  # answers that a slow peer has not read yet

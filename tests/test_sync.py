@@ -432,3 +432,12 @@ class Liars(Case):
             part = Differing(0, FIRST_EPOCH, Source.EPOCH, buckets, (0,), ())
             reply = self.server.answer_difference(GetDifference((part,)))
             self.assertEqual(reply.parts, (None,))
+
+    def test_the_same_question_again(self) -> None:
+        """Each looks at all records of its partition, so each is answered once in a message."""
+        self.pair(records(dict.fromkeys(KEYS, 1)))
+        part = Differing(0, FIRST_EPOCH, Source.EPOCH, 4, (0,), ())
+        first, *others = self.server.answer_difference(GetDifference((part,) * 50)).parts
+        assert first is not None
+        self.assertTrue(first.records)
+        self.assertEqual(others, [None] * 49)

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.base import Peer
 from py2p_twisted.node.core import Core, Phase, Staged
+from py2p_twisted.node.keeper import MOST_COUNTER
 from py2p_twisted.node.sync import Sync
 from py2p_twisted.node.takeover import Takeover
 from py2p_twisted.ring.ring import Pointers
@@ -231,6 +232,14 @@ class Stopping(Case):
         self.assertEqual(self.wedge(3), WrongEpoch(config(0, 2), False))
         self.assertFalse(self.core.acceptors[0].wedged)
         self.assertEqual(self.wedge(3, partition=1), WrongEpoch(None, False))
+
+    def test_a_count_beyond_reason(self) -> None:
+        """No honest driver counts so far; the epoch goes on."""
+        acceptor = self.core.acceptors[0] = Acceptor(config(0), self.records.items())
+        ballot = Ballot(FIRST_EPOCH, MOST_COUNTER + 1, bytes(16))
+        reply = self.takeover.answer_wedge(Wedge(((0, ballot),)))
+        self.assertIsInstance(reply, Declined)
+        self.assertFalse(acceptor.wedged)
 
     def test_votes(self) -> None:
         """Only who has stopped votes, and not below what it promised."""

@@ -13,9 +13,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..errors import ChordError, NotConnected, OperationTimeout, Unavailable
+from ..errors import ChordError, NotConnected, OperationTimeout, StorageFull, Unavailable
 from ..table.group import Config, Epoch
-from ..wire.messages import Declined, Failed, WrongEpoch
+from ..wire.messages import Declined, Failed, Full, WrongEpoch
 from .core import Core, Phase
 
 __all__ = ["Attempts", "is_doubtful", "unknown_outcome"]
@@ -75,6 +75,7 @@ class Attempts:
     def note(self, problem: Any, config: Config) -> bool:
         """A try in this configuration ended without success; True if another may follow at once.
 
+        :raises StorageFull: if there is no room.
         :raises ChordError: if trying again is of no use.
         """
         if isinstance(problem, WrongEpoch):
@@ -97,6 +98,8 @@ class Attempts:
                 self.doubtful = config.epoch
             self.reached(problem.reached, config)
             self._last = "no quorum of the group answered"
+        elif isinstance(problem, Full):
+            raise StorageFull(problem.reason, outcome_unknown=self._unknown)
         elif isinstance(problem, Declined):
             self._last = problem.reason
         else:

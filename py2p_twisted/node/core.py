@@ -73,6 +73,7 @@ class Core(Kept):
         self.make_steps: Callable[[], Steps] = Steps  # tests take a rule out
         self.steps = Steps()  # Stabilizer
         self.fingers: Fingers[Peer] = Fingers(0, settings.k)  # Membership, Stabilizer
+        self.full_peers: set[bytes] = set()  # Node: connected instances that have no room
         self.silent_since: dict[bytes, float] = {}  # Maintenance: members that do not answer
         self.found_differences = 0  # Checker: how often two members kept different records
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
@@ -157,6 +158,7 @@ class Core(Kept):
             and self.pointers is not None
             and self.pointers.alone
             and not self.keys
+            and all(peer.instance == self.instance for peer in self.directory.members())
             and all(link.hello.ring != self.ring_id for link in self.links)
         )
 
@@ -176,6 +178,7 @@ class Core(Kept):
             self.fresh,
             self.me,
             self.replicas if ring else settings.replicas or 0,
+            self.full,
         )
 
     # -- peers

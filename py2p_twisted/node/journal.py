@@ -14,11 +14,14 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import NotConnected
+from ..errors import NotConnected, StorageCorrupt, StorageError
 from ..storage.interface import Batch, Space, Storage
 from ..table.acceptor import Acceptor
+from ..table.group import Record
+from ..table.values import plain
 from .core import Core
-from .memory import encode_head, encode_meta, encode_state, staged_difference
+from .memory import encode_head, encode_meta, encode_state, has_ballot, staged_difference
+from .values import Cache, Name, in_memory
 
 __all__ = ["Journal"]
 
@@ -37,6 +40,46 @@ class _Changes:
         self.anew = False
         self.keys: set[bytes] = set()
         self.staged = False
+
+
+class _Written:
+    """The records of one batch whose values need not stay in memory.
+
+    :param least: bytes of the shortest such value.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._current: list[tuple[Acceptor, bytes, Record]] = []
+        self._staged: list[tuple[int, bytes, Record]] = []
+
+    def current(
+        self, acceptor: Acceptor | None, key: bytes, record: Record | None
+    ) -> Record | None:
+        """A record of an acceptor is written: it is returned with its value in memory."""
+        if acceptor is None or record is None or record.value is None:
+            return record
+        if len(record.value) >= self._least:
+            before, record = record, in_memory(record)
+            acceptor.stand_in(key, before, record)
+            self._current.append((acceptor, key, record))
+        return record
+
+    def staged(self, partition: int, key: bytes, record: Record) -> None:
+        """A record of a base is written."""
+        value: object = record.value
+        if isinstance(value, bytes) and len(value) >= self._least:
+            self._staged.append((partition, key, record))
+
+    def let_go(self, core: Core, cache: Cache) -> None:
+        """All is on the disk."""
+        for acceptor, key, record in self._current:
+            stored = cache.stored(acceptor.config.partition, key, record)
+            acceptor.stand_in(key, record, stored)
+        for partition, key, record in self._staged:
+            staged = core.staged.get(partition)
+            if staged is not None and staged.records.get(key) is record:
+                staged.records[key] = cache.stored(partition, key, record)
 
 
 class Journal:
@@ -62,6 +105,7 @@ class Journal:
         self._waiting: dict[int, list[Callable[[], None]]] = {}
         self._deferreds: set[Deferred[None]] = set()  # fired, or failed, before it ends
         self._call: IDelayedCall | None = None
+        self.cache = Cache(core.settings.value_cache, self._read)
 
     # -- what changed
 
@@ -88,7 +132,12 @@ class Journal:
             return
         before.changed = None
         old = before.records
-        changes.keys.update(key for key, record in records.items() if old.get(key) is not record)
+        changes.keys.update(
+            key
+            for key, record in records.items()
+            if (there := old.get(key)) is not record
+            and (there is None or there.ballot != record.ballot)
+        )
         changes.keys.update(key for key in old if key not in records)
         changes.keys.update(before.promises)
 
@@ -132,17 +181,22 @@ class Journal:
         if not self._changes and not self._meta:
             return
         batch = Batch()
-        for partition, changes in self._changes.items():
-            self._put(batch, partition, changes)
+        written = _Written(self._core.settings.stored_from)
+        try:
+            for partition, changes in self._changes.items():
+                self._put(batch, partition, changes, written)
+        except StorageError:
+            self._fail(Failure())
+            return
         if self._meta:
             for name, content in encode_meta(self._core).items():
                 batch.set_meta(name, content)
         self._changes.clear()
         self._meta = False
         number, self._number = self._number, self._number + 1
-        self._storage.commit(batch, lambda failure: self._done(number, failure))
+        self._storage.commit(batch, lambda failure: self._done(number, written, failure))
 
-    def _put(self, batch: Batch, partition: int, changes: _Changes) -> None:
+    def _put(self, batch: Batch, partition: int, changes: _Changes, written: _Written) -> None:
         acceptor = self._core.acceptors.get(partition)
         if changes.anew:
             batch.clear(Space.CURRENT, partition)
@@ -152,27 +206,61 @@ class Journal:
             if record is None and promise is None:
                 batch.drop(Space.CURRENT, partition, key)
             else:
+                record = written.current(acceptor, key, record)
                 value = None if record is None else record.value
                 batch.put(Space.CURRENT, partition, key, encode_head(record, promise), value)
         if changes.staged:
             batch.clear(Space.STAGED, partition)
-            for key, head, value in staged_difference(self._core, partition):
+            for key, head, record in staged_difference(self._core, partition):
+                value = None if record is None else plain(record.value)
                 batch.put(Space.STAGED, partition, key, head, value)
+                if record is not None:
+                    written.staged(partition, key, record)
         batch.set_state(partition, encode_state(self._core, partition))
 
-    def _done(self, number: int, failure: Failure | None) -> None:
+    def _done(self, number: int, written: _Written, failure: Failure | None) -> None:
         if failure is not None:
-            if not self.stopped:
-                self._end(failure)
-                self._broken(failure)
+            self._fail(failure)
             return
         self._kept = number
+        written.let_go(self._core, self.cache)
         if number == self._number - 1 and not self._changes and not self._meta:
             self.behind = False
             self._changed.clear()
         for due in [at for at in self._waiting if at <= number]:
             for call in self._waiting.pop(due):
                 call()
+
+    @property
+    def full(self) -> bool:
+        """Is the storage's quota used up?"""
+        storage = self._storage
+        return storage.quota is not None and storage.used + storage.behind >= storage.quota
+
+    def _fail(self, failure: Failure) -> None:
+        if not self.stopped:
+            self._end(failure)
+            self._broken(failure)
+
+    # -- reading it again
+
+    def _read(self, name: Name) -> bytes:
+        """A value that stands in a record; it may have moved with its base meanwhile."""
+        partition, key, ballot = name
+        try:
+            for space in (Space.CURRENT, Space.STAGED):
+                kept = self._storage.read(space, partition, key)
+                if kept is not None and kept.value is not None and has_ballot(kept.head, ballot):
+                    return kept.value
+        except StorageError:
+            self._fail(Failure())
+            raise
+        acceptor = self._core.acceptors.get(partition)
+        record = acceptor.get(key) if acceptor is not None else None
+        error = StorageCorrupt(f"a value of partition {partition} is not on the disk any more")
+        if record is not None and record.ballot == ballot:
+            self._fail(Failure(error))
+        raise error
 
     # -- waiting for it
 

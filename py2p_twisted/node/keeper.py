@@ -11,6 +11,7 @@ from typing import Any
 from ..table.acceptor import Acceptor, NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Ballot, Epoch, Record
+from ..table.values import plain
 from ..wire.messages import (
     Accept,
     Accepted,
@@ -35,8 +36,9 @@ from ..wire.messages import (
     WrongEpoch,
 )
 from .core import USER, Core
+from .values import in_memory
 
-__all__ = ["Keeper"]
+__all__ = ["MOST_COUNTER", "Keeper"]
 
 
 #: About what these take in a message: a ballot, a number, a promise without its value.
@@ -46,7 +48,7 @@ _PROMISE_BYTES = 96
 
 #: No honest proposer counts so far.  A ballot that is promised or accepted is told to others, who
 #: try the numbers after it: those must have room on the wire, too.
-_MOST_COUNTER = 1 << 61
+MOST_COUNTER = 1 << 61
 _NO_BALLOT = Declined("the counter of a ballot is too high")
 
 
@@ -117,8 +119,10 @@ class Keeper:
         if want is Want.BALLOT:
             return Version(None if record is None else record.ballot)
         if want is Want.VALUE:
-            return Value(None if record is None else record.value)
-        return Versioned(None, None) if record is None else Versioned(record.value, record.ballot)
+            return Value(None if record is None else plain(record.value))
+        if record is None:
+            return Versioned(None, None)
+        return Versioned(plain(record.value), record.ballot)
 
     def read_many(self, request: ReadMany) -> Reply:
         """Values or ballots, as many as fit one message; the asker comes again for the rest."""
@@ -146,7 +150,7 @@ class Keeper:
                     break
                 record = acceptor.get(key)
                 if want is not Want.BALLOT:
-                    value = None if record is None else record.value
+                    value = None if record is None else plain(record.value)
                     values.append(value)
                     room -= 8 if value is None else len(value) + 8
                 if want is not Want.VALUE:
@@ -191,7 +195,7 @@ class Keeper:
             alive.append(record.value is not None)
             room -= len(key) + _BALLOT_BYTES + 8
             if request.values:
-                values.append(record.value)
+                values.append(plain(record.value))
                 room -= len(record.value or b"")
         return Window(tuple(keys), tuple(ballots), tuple(values), bytes(alive), more)
 
@@ -214,7 +218,7 @@ class Keeper:
             for place, (key, ballot) in enumerate(items):
                 if room <= 0:
                     break
-                if ballot.counter > _MOST_COUNTER:
+                if ballot.counter > MOST_COUNTER:
                     return _NO_BALLOT
                 room -= _PROMISE_BYTES
                 record: Record | None = None
@@ -222,7 +226,7 @@ class Keeper:
                     record = acceptor.prepare(epoch, ballot, key)
                 except NotPromised as refusal:
                     refused.append((place, refusal.promised))
-                records.append(record)
+                records.append(None if record is None else in_memory(record))
                 if record is not None and record.value is not None:
                     room -= len(record.value)
             parts.append(SomePromised(acceptor.purged, tuple(records), tuple(refused)))
@@ -244,7 +248,7 @@ class Keeper:
             for place, (key, record) in enumerate(items):
                 if record.value is not None and len(record.value) > most:
                     return Declined("the value is too large")
-                if record.ballot.counter > _MOST_COUNTER:
+                if record.ballot.counter > MOST_COUNTER:
                     return _NO_BALLOT
                 try:
                     acceptor.accept(epoch, key, record)

@@ -27,6 +27,8 @@ __all__ = ["Kept"]
 
 #: Seconds that a base is kept for those who still have to open with it.
 _RETIRED = 10.0
+#: Seconds between two lines about what cannot be.
+_COMPLAIN_EVERY = 60.0
 
 
 class Kept:
@@ -55,6 +57,7 @@ class Kept:
         self.retired: dict[int, tuple[float, Staged]] = {}  # learn(), Maintenance
         self.stamp = 0  # hear(): the Lamport clock of writes
         self.counter = 1  # next_counter(): of ballots
+        self._complain_at = 0.0
         self.discarded_keys = 0  # learn(), Maintenance: not told yet
 
     # -- what is on the disk
@@ -91,13 +94,22 @@ class Kept:
         if self.journal is not None:
             self.journal.renamed()
 
+    @property
+    def full(self) -> bool:
+        """Is this node's quota of bytes used up?"""
+        return self.journal is not None and self.journal.full
+
     # -- the directory
 
     def learn(self, config: Config) -> bool:
         """Take a configuration if it is news; gives up what it takes from this node."""
         sane = config.partition < self.partitions and config.epoch.plausible()
         if not sane or not self.valid(*config.members):
-            self.log.warn("A configuration that cannot be was ignored: {config}.", config=config)
+            if self.clock.seconds() >= self._complain_at:
+                self._complain_at = self.clock.seconds() + _COMPLAIN_EVERY
+                self.log.warn(
+                    "A configuration that cannot be was ignored: {config}.", config=config
+                )
             return False
         if not self.directory.learn(config):
             return False

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..base import Peer
+from ..settings import Settings
 from ..table.group import Config, Epoch, Record
 from ..table.proposer import Outcome, Proposal, Step, Write
 from ..wire.messages import (
@@ -24,6 +25,8 @@ from .core import Core
 
 __all__ = ["Job", "Mail", "Message", "Result"]
 
+#: Writes in one message whose answer should not take longer than that of one.
+_FEW = 32
 #: What a key takes in a message beside its bytes and its value.
 _KEY_BYTES = 160
 
@@ -73,6 +76,10 @@ class Message:
             for job in self.jobs:
                 self._parts.setdefault((job.config.partition, job.config.epoch), []).append(job)
         return self._parts
+
+    def patience(self, settings: Settings) -> float | None:
+        """Seconds to wait for its answer; None: as for any other."""
+        return settings.request_timeout_max if len(self.jobs) > _FEW else None
 
     def answers(self, reply: Any) -> Sequence[Any]:
         """What a reply says of each part."""

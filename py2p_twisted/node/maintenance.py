@@ -77,6 +77,7 @@ class Maintenance:
         self._round = 0
         self._told: tuple[Peer | None, Peer | None] | None = None
         self._told_of_two = False
+        self._told_full = False
 
     def start(self) -> None:
         """Begin with the rounds."""
@@ -152,6 +153,7 @@ class Maintenance:
         self._takeover.tidy()
         self._tell_neighbours()
         self._tell_of_two()
+        self._tell_full()
         if core.pointers != before:
             self._kicked = True
         self._begin_chores()
@@ -187,6 +189,20 @@ class Maintenance:
                 "Two nodes keep two copies: this ring survives no crash before a third one joins."
             )
         self._told_of_two = two
+
+    def _tell_full(self) -> None:
+        """Proposers should know who has no room: once for each time that it changes."""
+        full = self._core.full
+        if full == self._told_full:
+            return
+        self._told_full = full
+        self._membership.tell()
+        if full:
+            self.log.warn(
+                "The quota of this node is used up: it takes no more writes that need room."
+            )
+        else:
+            self.log.info("This node has room again.")
 
     async def _keep_ring(self) -> None:
         if await self._healer.round():

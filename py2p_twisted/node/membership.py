@@ -56,7 +56,7 @@ class Membership:
         self._takeover = takeover
         self._reconfigurer = reconfigurer
         self._stabilizer = stabilizer
-        self._announce = announce
+        self.tell = announce  # all peers who this node is now
         self._attempt = object()  # the join that may go on; an unjoin() puts an end to it
 
     # -- in
@@ -140,7 +140,7 @@ class Membership:
         core.pointers = pointers
         core.phase = Phase.JOINED
         core.renamed()
-        self._announce()
+        self.tell()
         core.joined_changed()
 
     def resume(self) -> None:
@@ -164,7 +164,7 @@ class Membership:
             await self.join()
         finally:
             if core.pointers is None:
-                self._announce()  # the groups that it is a member of go on without it
+                self.tell()  # the groups that it is a member of go on without it
 
     async def _enter(self, attempt: object) -> None:
         core = self._core
@@ -286,7 +286,7 @@ class Membership:
         ring = core.ring_id, core.replicas
         self.forget_ring()
         core.ring_id, core.replicas = ring
-        self._announce()
+        self.tell()
         if pointers is None:
             return
         neighbours = {peer.instance: peer for peer in pointers.successors[:1]}

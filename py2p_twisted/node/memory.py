@@ -6,7 +6,7 @@ ready), and each key a *head* (all of its record but the value, and a promise).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import Annotated, TypeVar
 
@@ -20,10 +20,21 @@ from ..table.digest import base_of
 from ..table.group import Ballot, Config, Epoch, Record, Successor
 from .core import USER, Core
 from .state import Staged
+from .values import Cache
 
-__all__ = ["FORMAT", "encode_head", "encode_meta", "encode_state", "restore", "staged_difference"]
+__all__ = [
+    "FORMAT",
+    "encode_head",
+    "encode_meta",
+    "encode_state",
+    "has_ballot",
+    "restore",
+    "staged_difference",
+]
 
 T = TypeVar("T")
+
+_Found = tuple[bytes, Record | None, Ballot | None]
 
 #: What is written changes its form only together with this.
 FORMAT = b"1"
@@ -106,8 +117,8 @@ def encode_head(record: Record | None, promise: Ballot | None) -> bytes:
     return _encode(_Head(record.ballot, record.operations, record.forgot, promise))
 
 
-def staged_difference(core: Core, partition: int) -> Iterator[tuple[bytes, bytes, bytes | None]]:
-    """The base that is held ready: key, head and value of each record.
+def staged_difference(core: Core, partition: int) -> Iterator[tuple[bytes, bytes, Record | None]]:
+    """The base that is held ready: key, head and record.
 
     Where the epoch before has stopped here, only what differs from its live records; an empty head
     stands for one that is not in the base.
@@ -121,7 +132,7 @@ def staged_difference(core: Core, partition: int) -> Iterator[tuple[bytes, bytes
     for key, record in staged.records.items():
         there = acceptor.get(key) if stands and acceptor is not None else None
         if there is None or there.ballot != record.ballot:
-            yield key, encode_head(record, None), record.value
+            yield key, encode_head(record, None), record
     if stands and acceptor is not None:
         for key, _ in acceptor.live_records():
             if key not in staged.records:
@@ -131,9 +142,15 @@ def staged_difference(core: Core, partition: int) -> Iterator[tuple[bytes, bytes
 # -- reading
 
 
-def restore(core: Core, loaded: Loaded, storage: Storage) -> bool:
+def has_ballot(head: bytes, ballot: Ballot) -> bool:
+    """Is this the head of that version?"""
+    return _decoded(_head, head).ballot == ballot
+
+
+def restore(core: Core, loaded: Loaded, storage: Storage, cache: Cache) -> bool:
     """Be the node that was written down; False if nothing was.
 
+    :param cache: for the values that stay on the disk.
     :raises StorageCorrupt: if that cannot be read.
     """
     if "node" not in loaded.meta:
@@ -148,33 +165,32 @@ def restore(core: Core, loaded: Loaded, storage: Storage) -> bool:
     for state in states.values():
         if state.newest is not None:
             core.directory.learn(state.newest)
+    reader = _Reader(storage, cache, core.settings.stored_from)
     for (space, partition), heads in groupby(loaded.heads(), key=lambda head: head[:2]):
         if partition not in states:
             raise StorageCorrupt(f"partition {partition} has records and no state")
         state = states[partition]
         if space is Space.CURRENT:
-            _restore_epoch(core, storage, partition, state, heads)
+            _restore_epoch(core, partition, state, reader.records(space, partition, heads))
         else:
             if state.kept is not None and partition not in core.acceptors:
-                _restore_epoch(core, storage, partition, state, iter(()))
-            _restore_base(core, storage, partition, state, heads)
+                _restore_epoch(core, partition, state, ())
+            _restore_base(core, partition, state, heads, reader)
     for partition, state in states.items():
         if state.kept is not None and partition not in core.acceptors:
-            _restore_epoch(core, storage, partition, state, iter(()))
+            _restore_epoch(core, partition, state, ())
         if state.held is not None and partition not in core.staged:
             raise StorageCorrupt(f"the base of partition {partition} is not there")
     return meta.member or bool(core.acceptors)
 
 
-def _restore_epoch(
-    core: Core, storage: Storage, partition: int, state: _State, heads: Iterator[Head]
-) -> None:
+def _restore_epoch(core: Core, partition: int, state: _State, found: Iterable[_Found]) -> None:
     kept = state.kept
     if kept is None:
         raise StorageCorrupt(f"partition {partition} has records and no epoch")
     records: dict[bytes, Record] = {}
     promises: dict[bytes, Ballot] = {}
-    for key, record, promise in _records(storage, Space.CURRENT, partition, heads):
+    for key, record, promise in found:
         if record is not None:
             records[key] = record
         if promise is not None and promise.epoch == kept.config.epoch:
@@ -186,7 +202,7 @@ def _restore_epoch(
 
 
 def _restore_base(
-    core: Core, storage: Storage, partition: int, state: _State, heads: Iterator[Head]
+    core: Core, partition: int, state: _State, heads: Iterator[Head], reader: _Reader
 ) -> None:
     held = state.held
     how = next(heads)
@@ -195,7 +211,7 @@ def _restore_base(
     records: dict[bytes, Record] = {}
     if how[3] == _DIFFERENCE:
         records.update(core.acceptors[partition].live_records())
-    for key, record, _ in _records(storage, Space.STAGED, partition, heads):
+    for key, record, _ in reader.records(Space.STAGED, partition, heads):
         if record is None:
             records.pop(key, None)
         else:
@@ -205,24 +221,35 @@ def _restore_base(
     core.staged[partition] = Staged(held.epoch, records, held.successor, held.ballot)
 
 
-def _records(
-    storage: Storage, space: Space, partition: int, heads: Iterator[Head]
-) -> Iterator[tuple[bytes, Record | None, Ballot | None]]:
-    """Key, record and promise of each head."""
-    while some := list(islice(heads, _SOME)):
-        with_value = [key for _, _, key, _, size in some if size is not None]
-        found = storage.read_many(space, partition, with_value)
-        for _, _, key, raw, size in some:
-            if not raw:
-                yield key, None, None
-                continue
-            head = _decoded(_head, raw)
-            if head.ballot is None:
-                yield key, None, head.promise
-                continue
-            value = found[key].value if size is not None else None
-            record = Record(head.ballot, value, head.operations, head.forgot)
-            yield key, record, head.promise
+class _Reader:
+    """Makes records of what is on the disk; long values stay there."""
+
+    def __init__(self, storage: Storage, cache: Cache, least: int) -> None:
+        self._storage = storage
+        self._cache = cache
+        self._least = least
+
+    def records(self, space: Space, partition: int, heads: Iterator[Head]) -> Iterator[_Found]:
+        """Key, record and promise of each head."""
+        while some := list(islice(heads, _SOME)):
+            short = [key for _, _, key, _, size in some if size is not None and size < self._least]
+            found = self._storage.read_many(space, partition, short)
+            for _, _, key, raw, size in some:
+                if not raw:
+                    yield key, None, None
+                    continue
+                head = _decoded(_head, raw)
+                if head.ballot is None:
+                    yield key, None, head.promise
+                    continue
+                record = Record(head.ballot, None, head.operations, head.forgot)
+                if size is not None and size >= self._least:
+                    name = (partition, key, head.ballot)
+                    record = self._cache.standing(name, record, size)
+                elif size is not None:
+                    value = found[key].value
+                    record = Record(head.ballot, value, head.operations, head.forgot)
+                yield key, record, head.promise
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[T], raw: bytes) -> T:

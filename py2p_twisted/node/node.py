@@ -172,8 +172,9 @@ class Node:
         :raises StorageCorrupt: if what was written cannot be read.
         """
         core = self.core
-        self._resumes = restore(core, loaded, storage)
-        core.journal = Journal(core, storage, self._storage_failed)
+        journal = Journal(core, storage, self._storage_failed)
+        self._resumes = restore(core, loaded, storage, journal.cache)
+        core.journal = journal
         for acceptor in core.acceptors.values():
             core.journal.watch(acceptor)
 
@@ -242,6 +243,10 @@ class Node:
         """A peer announced itself, or announced itself anew."""
         core = self.core
         hello = link.hello
+        if hello.full:
+            core.full_peers.add(hello.peer.instance)
+        else:
+            core.full_peers.discard(hello.peer.instance)
         if not hello.leeching:
             core.remember(hello.peer)
         if not hello.ring or hello.ring == core.ring_id:
@@ -284,6 +289,7 @@ class Node:
     def link_down(self, link: Link, error: ChordError) -> None:
         """A peer is gone, or only its connection."""
         core = self.core
+        core.full_peers.discard(link.peer.instance)
         if core.phase is Phase.STOPPED:
             return
         pointers = core.pointers

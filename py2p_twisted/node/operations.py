@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from ..base import Peer
-from ..errors import NotConnected, OperationTimeout
+from ..errors import NotConnected, OperationTimeout, StorageError
 from ..table.group import Config, Epoch
 from ..table.proposer import Outcome, Write
 from ..wire.messages import (
@@ -71,7 +71,10 @@ class Operations:
         member = config.members[0]
         alone = len(config.members) == 1  # a group of one: its member is a quorum
         if alone and member.instance == core.instance:
-            reply = self._keeper.read(Read(config.epoch, key))
+            try:
+                reply: Any = self._keeper.read(Read(config.epoch, key))
+            except StorageError:
+                return fail()
             if type(reply) is Value:
                 value = reply.value
                 if core.holds(config.partition):

@@ -13,10 +13,12 @@ from typing import Any
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Config, Epoch
 from ..table.proposer import Condition, Outcome, Write, write_alone
+from ..table.values import plain
 from ..wire.link import Pending
 from ..wire.messages import (
     Declined,
     Failed,
+    Full,
     Reply,
     Settle,
     SomeWritten,
@@ -30,6 +32,7 @@ from ..wire.messages import (
 from .core import Core
 from .keeper import Keeper
 from .mail import Job, Result
+from .quota import no_room
 from .rounds import Rounds
 
 __all__ = ["Proposals"]
@@ -73,9 +76,9 @@ class Proposals:
         config = self._config(request.write.key, request.epoch)
         if not isinstance(config, Config):
             return config
-        declined = self._too_large(request.write)
-        if declined is not None:
-            return declined
+        refusal = self._too_large(request.write) or no_room(self._core, config, [request.write])
+        if refusal is not None:
+            return refusal
         if len(config.members) == 1:
             outcome = self._alone(config, request.write)
             if outcome is not None:
@@ -161,11 +164,15 @@ class Proposals:
 
     # -- for this node
 
-    def write(self, config: Config, write: Write, done: Callable[[Result], None]) -> None:
+    def write(self, config: Config, write: Write, done: Callable[[Result | Full], None]) -> None:
         """Carry a write out in this configuration; `done` hears the outcome, or why there is none.
 
         The attempt ends by itself within a few request timeouts.
         """
+        full = no_room(self._core, config, [write])
+        if full is not None:
+            done(full)
+            return
         if len(config.members) == 1:
             outcome = self._alone(config, write)
             if outcome is not None:
@@ -179,7 +186,7 @@ class Proposals:
         def settled(job: Job, result: Result) -> None:
             if isinstance(result, Outcome):
                 record = job.proposal.record
-                done(Value(None if record is None else record.value))
+                done(Value(None if record is None else plain(record.value)))
             else:
                 done(result)
 
@@ -189,6 +196,11 @@ class Proposals:
         self, parts: Sequence[tuple[Config, Sequence[Write]]], done: Callable[[Reply], None]
     ) -> None:
         """Carry many writes out at once; `done` hears what became of all of them."""
+        for config, writes in parts:
+            full = no_room(self._core, config, writes)
+            if full is not None:
+                done(full)
+                return
         results: list[SomeWritten | WrongEpoch | Failed] = [SomeWritten(()) for _ in parts]
         missing = 1 + len(parts)
 

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 from twisted.python.failure import Failure
 
 from ..base import Peer
+from ..errors import StorageError
 from ..table.acceptor import Acceptor
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Ballot, Config
+from ..table.values import plain
 from ..wire.messages import Read, Version, Versioned, Want, WrongEpoch
 from .core import Core
 from .hedge import Hedge
@@ -148,12 +150,16 @@ class Readings:
         config = reading.config
         try:
             record = acceptor.read(config.epoch, reading.key)
+            value = None if record is None else plain(record.value)
         except EpochRefused as refusal:
             newest = self._core.directory.get(config.partition)
             reading.note(WrongEpoch(newest, refusal.wedged))
             return False
+        except StorageError:
+            reading.note(Failure())
+            return False
         ballot = None if record is None else record.ballot
-        if reading.take(ballot, None if record is None else record.value):
+        if reading.take(ballot, value):
             reading.finish(ballot)
         return True
 

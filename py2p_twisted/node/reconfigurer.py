@@ -26,8 +26,10 @@ T = TypeVar("T")
 
 _LEAVING = Phase.LEAVING.value
 
-#: Records that stand still together, at most, unless one partition has more; and partitions.
-_BATCH, _MOST_PARTITIONS = 10_000, 256
+#: Records and bytes that stand still together, at most, unless one partition has more.
+_BATCH, _BATCH_BYTES = 10_000, 32 * 1024 * 1024
+#: And partitions.
+_MOST_PARTITIONS = 256
 #: Seconds that a drive waits for the one that is under way.
 _PATIENCE = 10.0
 #: Configurations in one message.
@@ -163,13 +165,13 @@ class Reconfigurer:
 
 def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
     batch: list[Change] = []
-    size = 0
+    records = size = 0
     for change in changes:
-        records = len(change.acceptor)
-        if batch and (size + records > _BATCH or len(batch) == _MOST_PARTITIONS):
+        records += len(change.acceptor)
+        size += change.acceptor.size
+        if batch and (records > _BATCH or size > _BATCH_BYTES or len(batch) == _MOST_PARTITIONS):
             yield batch
-            batch, size = [], 0
+            batch, records, size = [], len(change.acceptor), change.acceptor.size
         batch.append(change)
-        size += records
     if batch:
         yield batch

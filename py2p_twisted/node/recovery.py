@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -103,6 +104,7 @@ class Recovery:
         self._core = core
         self._sync = sync
         self._spread = spread
+        self._waiting: list[Deferred[RecoveryReport]] = []
 
     # -- what members answer
 
@@ -165,7 +167,7 @@ class Recovery:
         async def answer() -> Reply:
             if not self._core.member:
                 return Declined("not a member of the ring")
-            report = await self._recover()
+            report = await self.recover()
             return Recovered(
                 report.era,
                 report.kept,
@@ -179,6 +181,12 @@ class Recovery:
 
     # -- recovering
 
+    def _tell(self, result: Any) -> None:
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            if not deferred.called:
+                deferred.callback(result)  # a Failure makes it fail
+
     async def recover(self) -> RecoveryReport:
         """Begin a new era; a node that keeps nothing has a member do it.
 
@@ -186,7 +194,11 @@ class Recovery:
         :raises ChordError: if the member that was asked did not answer, or cannot.
         """
         if self._core.member:
-            return await self._recover()
+            waiting: Deferred[RecoveryReport] = Deferred()
+            self._waiting.append(waiting)
+            if len(self._waiting) == 1:  # else one is under way
+                Deferred.fromCoroutine(self._recover()).addBoth(self._tell)
+            return await waiting
         link = next(self._core.ring_links(), None)
         if link is None:
             raise NotConnected("this node knows no member of a ring: connect() to one first")

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
+from ..errors import StorageError
 from ..table.acceptor import Acceptor, NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Ballot
@@ -31,6 +32,7 @@ from .keeper import Keeper
 from .mail import Job, Mail, Message, Result
 from .stragglers import Stragglers
 from .turns import Turns
+from .values import in_memory
 
 __all__ = ["Rounds"]
 
@@ -38,8 +40,6 @@ __all__ = ["Rounds"]
 _MOST_ROUNDS = 8
 #: Rounds that are begun at once when another proposer got in between; later ones wait a little.
 _QUICK_ROUNDS = 3
-#: Writes in one message whose answer should not take longer than that of one.
-_FEW = 32
 
 
 class Rounds:
@@ -82,21 +82,21 @@ class Rounds:
     def _start(self, job: Job) -> None:
         core, config, proposal = self._core, job.config, job.proposal
         acceptor = core.acceptors.get(config.partition)
-        if acceptor is not None and acceptor.config.epoch != config.epoch:
-            self._finish(job, self._keeper.wrong_epoch(config.partition))
-            return
-        if acceptor is not None and acceptor.wedged:
-            self._finish(job, self._keeper.wrong_epoch(config.partition, wedged=True))
+        other = acceptor is not None and acceptor.config.epoch != config.epoch
+        if other or (acceptor is not None and acceptor.wedged):
+            self._finish(job, self._keeper.wrong_epoch(config.partition, wedged=not other))
             return
         key = proposal.write.key
         if acceptor is not None and key not in self._doubts:
             ballot = acceptor.steady(key, core.proposer)
             if ballot is not None:
-                proposal.steady(acceptor, ballot, core.stamp)
-                if proposal.step is Step.ACCEPT:
-                    self._send_steady(job, acceptor)
-                else:
-                    self._send(job, acceptor)
+                try:
+                    proposal.steady(acceptor, ballot, core.stamp)
+                except StorageError:
+                    self._finish(job, Failed(0, False))
+                    return
+                send = self._send_steady if proposal.step is Step.ACCEPT else self._send
+                send(job, acceptor)
                 return
         heard = acceptor.counter if acceptor is not None else 0
         proposal.prepare(Ballot(config.epoch, core.next_counter(heard), core.proposer))
@@ -182,7 +182,8 @@ class Rounds:
                 core.hear(acceptor.stamp)
                 return proposal.accepted
             if proposal.step is Step.PREPARE:
-                found = acceptor.prepare(epoch, proposal.ballot, key)
+                there = acceptor.prepare(epoch, proposal.ballot, key)
+                found = there and in_memory(there)
                 return lambda: proposal.promised(found, acceptor.purged, core.stamp)
             there = acceptor.read(epoch, key)
             return partial(proposal.confirmed, there.ballot if there is not None else None)
@@ -192,6 +193,8 @@ class Rounds:
             )
         except NotPromised as refusal:
             self._again(job, refusal.promised.counter)
+        except StorageError:
+            self._give_up(job, Failed(job.heard, proposal.sent))
         return None
 
     def _answer_later(self, job: Job, answer: Callable[[], object]) -> None:
@@ -277,13 +280,11 @@ class Rounds:
 
     def _ask(self, message: Message) -> None:
         done: Callable[[Any], None]
-        patience: float | None = None
         if len(message.jobs) == 1 and message.step is Step.ACCEPT:
             done = partial(self._answered_one, message, message.jobs[0].proposal.round)
         else:
             done = partial(self._answered, message, [job.proposal.round for job in message.jobs])
-            if len(message.jobs) > _FEW:  # takes longer than what is usual for this peer
-                patience = self._core.settings.request_timeout_max
+        patience = message.patience(self._core.settings)
         self._core.links.request(message.peer, message.request(), done, patience)
 
     def _answered_one(self, message: Message, number: int, reply: Any) -> None:

@@ -33,6 +33,7 @@ from ..wire.messages import (
 )
 from .core import Core
 from .pulls import RECORD_BYTES, Copy, Mode, Pull, Target, Want
+from .values import in_memory
 
 __all__ = ["Copy", "Mode", "Sync", "Target", "Want"]
 
@@ -97,11 +98,14 @@ class Sync:
         """A peer takes what differs; as many parts as fit one message are answered."""
         room = self._core.settings.page_bytes
         parts: list[Difference | None] = []
+        asked: set[tuple[int, Source]] = set()
         for part in request.parts:
             if room <= 0:
                 break
             found = self._records(part.partition, part.epoch, part.source)
-            if found is None or part.buckets & (part.buckets - 1):
+            again = (part.partition, part.source) in asked  # each part looks at all records
+            asked.add((part.partition, part.source))
+            if found is None or again or part.buckets & (part.buckets - 1):
                 parts.append(None)
                 room -= _PART_BYTES
                 continue
@@ -131,7 +135,7 @@ class Sync:
             if full or len(told) == self._core.settings.page_keys:
                 more = True
                 break
-            told.append((key, record))
+            told.append((key, in_memory(record)))
             size += takes
         return Difference(tuple(told), dropped, more), size
 

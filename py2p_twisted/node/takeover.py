@@ -37,6 +37,7 @@ from ..wire.messages import (
     WrongEpoch,
 )
 from .core import Core, Phase, Staged
+from .keeper import MOST_COUNTER
 from .sync import Copy, Mode, Sync, Want
 
 __all__ = ["Takeover"]
@@ -113,6 +114,8 @@ class Takeover:
 
     def answer_wedge(self, request: Wedge) -> Reply:
         """A driver stops epochs."""
+        if any(ballot.counter > MOST_COUNTER for _, ballot in request.parts):
+            return Declined("a ballot counts too high")
         return Wedged(tuple(self._stopped(*part) for part in request.parts))
 
     def _stopped(self, partition: int, ballot: Ballot) -> Stopped | Outbid | WrongEpoch:

@@ -65,6 +65,7 @@ class Acceptor:
         self.counter = 0
         self.keys = 0  # live keys that users see
         self.tombstones = 0
+        self.size = 0  # bytes of all values
         self.stamp = 0  # of the last write here
         self._visible = visible
         self._records: dict[bytes, Record] = {}
@@ -166,12 +167,16 @@ class Acceptor:
             self._sorted = None
         elif old.value is None:
             self.tombstones -= 1
-        elif key.startswith(self._visible):
-            self.keys -= 1
+        else:
+            self.size -= len(old.value)
+            if key.startswith(self._visible):
+                self.keys -= 1
         if record.value is None:
             self.tombstones += 1
-        elif key.startswith(self._visible):
-            self.keys += 1
+        else:
+            self.size += len(record.value)
+            if key.startswith(self._visible):
+                self.keys += 1
         self._records[key] = record
         self._digests = None
         if record.stamp > self.stamp:
@@ -227,6 +232,11 @@ class Acceptor:
             self.changed(None)
 
     # -- what outlives the process
+
+    def stand_in(self, key: bytes, before: Record, record: Record) -> None:
+        """Let a record take the place of the same one: its value is somewhere else now."""
+        if self._records.get(key) is before:
+            self._records[key] = record
 
     def promise(self, key: bytes) -> Ballot | None:
         """The promise for a key that a PREPARE made and no ACCEPT followed."""

@@ -15,6 +15,7 @@ import msgspec
 
 from .acceptor import Acceptor
 from .group import MOST_STAMP, OPERATION_ID_BYTES, Ballot, Config, Epoch, Record, written
+from .values import plain
 
 __all__ = ["Condition", "Outcome", "Proposal", "Step", "Write", "decide", "write_alone"]
 
@@ -88,10 +89,10 @@ def decide(current: Record | None, write: Write, purged: Epoch) -> Outcome | Non
         return Outcome.STALE if write.doubtful is None else Outcome.UNKNOWN
     if write.condition is Condition.ALWAYS:
         return None
-    value = current.value if current is not None else None
     if write.condition is Condition.PRESENT:
-        holds = value is not None
-    elif write.condition is Condition.EQUALS:
+        return None if current is not None and current.value is not None else Outcome.REFUSED
+    value = plain(current.value) if current is not None else None
+    if write.condition is Condition.EQUALS:
         holds = value == write.expected
     else:
         holds = value is not None and sha256(value).digest() == write.expected

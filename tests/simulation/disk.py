@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from py2p_twisted.errors import StorageError
+from py2p_twisted.errors import StorageCorrupt, StorageError
 from py2p_twisted.storage.interface import Batch, Done, Head, Kept, Loaded, Place, Space
 
 __all__ = ["SimDisk"]
@@ -27,7 +27,6 @@ class SimDisk:
 
     durable = True
     quota: int | None = None
-    used = 0
     behind = 0
     broken: StorageError | None = None
 
@@ -43,6 +42,7 @@ class SimDisk:
         self._writing: list[tuple[Batch, Done]] = []
         self._closing: Deferred[None] | None = None
         self.batches = 0  # how many were written
+        self.damaged = False  # nothing can be read any more
         self.failure: StorageError | None = None  # what befalls every write from now on
 
     # -- what the product asks for
@@ -119,8 +119,19 @@ class SimDisk:
             else:
                 self._meta[name] = content
 
+    @property
+    def used(self) -> int:
+        """Bytes that are kept."""
+        return sum(
+            len(key) + len(kept.head) + len(kept.value or b"")
+            for records in self._records.values()
+            for key, kept in records.items()
+        )
+
     def read(self, space: Space, partition: int, key: bytes) -> Kept | None:
         """One record."""
+        if self.damaged:
+            raise StorageCorrupt("a record is not what was written")
         return self._records.get((space, partition), {}).get(key)
 
     def read_many(self, space: Space, partition: int, keys: Iterable[bytes]) -> dict[bytes, Kept]:

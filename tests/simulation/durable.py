@@ -130,7 +130,13 @@ def durable(seed: int, spoil: Callable[[SimNode], None] = lambda node: None) -> 
     k = rng.choice((3, 4, 5, 6, 8))
     most = min(1 << k, rng.choice((1, 2, 3, 4, 5, 6, 8)))
     replicas = rng.choice((1, 3, 3, 5, 5))
-    settings = Settings(k=k, replicas=replicas, evict_after=rng.choice((2.0, 5.0, 30.0)))
+    settings = Settings(
+        k=k,
+        replicas=replicas,
+        evict_after=rng.choice((2.0, 5.0, 30.0)),
+        stored_from=1,  # every value stays on the disk ...
+        value_cache=rng.choice((0, 1000)),  # ... and is read again whenever it is wanted
+    )
     world = World(seed, settings, rng.choice((PERFECT, ROUGH)))
     world.spoil = spoil
     world.tell(f"seed {seed}: k={k}, up to {most} nodes, {replicas} copies, {settings.evict_after}")

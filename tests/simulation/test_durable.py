@@ -121,7 +121,7 @@ class TestRestart(DiskCase):
             with self.world(seed, replicas=3) as world:
                 members = self.keeping(world, 5)
                 written = self.write(world, members[0], 500)
-                epochs = {config for config in core_of(members[0]).directory}
+                epochs = set(core_of(members[0]).directory)
                 world.run(1)
                 again = self.restart(world, world.rng.choice(members))
                 self.assertLess(world.settle(30), 10)
@@ -150,7 +150,7 @@ class TestRestart(DiskCase):
             with self.world(seed, replicas=3) as world:
                 members = self.keeping(world, 4)
                 written = self.write(world, members[0], 200)
-                epochs = {config for config in core_of(members[0]).directory}
+                epochs = set(core_of(members[0]).directory)
                 node = members[seed % 4]
                 world.wait(node.service.stopService())
                 world.nodes.remove(node)
@@ -260,37 +260,40 @@ class TestRule13(DiskCase):
 
     def test_no_ballot_twice(self) -> None:
         """A proposer that forgot a write proposes nothing else at the ballot of that write."""
-        for lives, value in ((None, b"third"), (1, b"second")):
-            with self.world(0, replicas=3) as world:
-                self.keeping(world, 3)
-                _, (proposer, second, third) = self.group(world)
-                world.wait(proposer.service.set(KEY, b"first"))
-                world.run(1)
-                assert proposer.disk is not None
-                cut = self.apart(world, third)
-                self.slow(proposer)
-                proposer.service.set(KEY, b"second").addErrback(lambda _: None)
-                world.run(0.5)  # the second member has it, the proposer's disk has not
-                world.network.heal(cut)
-                cut = self.apart(world, second)
+        self.assertEqual(self.forgotten(None), b"third")
+        self.assertEqual(self.forgotten(1), b"second")
 
-                def forget(node: SimNode, lives: int | None = lives) -> None:
-                    core_of(node).lives = lives or core_of(node).lives
+    def forgotten(self, lives: int | None) -> bytes:
+        """What is read in the end; `lives` is what the proposer takes for its number of lives."""
+        with self.world(0, replicas=3) as world:
+            self.keeping(world, 3)
+            _, (proposer, second, third) = self.group(world)
+            assert proposer.disk is not None
+            world.wait(proposer.service.set(KEY, b"first"))
+            world.run(1)
+            cut = self.apart(world, third)
+            self.slow(proposer)
+            proposer.service.set(KEY, b"second").addErrback(lambda _: None)
+            world.run(0.5)  # the second member has it, the proposer's disk has not
+            world.network.heal(cut)
+            cut = self.apart(world, second)
 
-                world.spoil = forget
-                proposer.disk.crash(0)
-                proposer = self.restart(world, proposer)
-                assert proposer.disk is not None
-                proposer.disk.delay = (0.001, 0.001)
-                world.eventually(lambda: self.not_closed([proposer, third]), 30)
-                world.wait(proposer.service.set(KEY, b"third"))
-                world.network.heal(cut)
-                cut = self.apart(world, third)
-                world.eventually(lambda: self.not_closed([proposer, second]), 30)
-                read = world.wait(second.service.get(KEY))
-                self.assertEqual(read, value)
-                world.network.calm()
-                world.run(20)
+            def forget(node: SimNode) -> None:
+                core_of(node).lives = lives or core_of(node).lives
+
+            world.spoil = forget
+            proposer.disk.crash(0)
+            back = self.restart(world, proposer)
+            proposer.disk.delay = (0.001, 0.001)
+            world.eventually(lambda: self.not_closed([back, third]), 30)
+            world.wait(back.service.set(KEY, b"third"))
+            world.network.heal(cut)
+            self.apart(world, third)
+            world.eventually(lambda: self.not_closed([back, second]), 30)
+            found: bytes = world.wait(second.service.get(KEY))
+            world.network.calm()
+            world.run(20)
+            return found
 
     def apart(self, world: World, node: SimNode) -> Any:
         """Cut one node off."""
@@ -312,5 +315,112 @@ class TestFailure(DiskCase):
             world.wait(members[0].service.update({b"more %d" % n: b"" for n in range(200)}))
             self.until(world, lambda: victim.pointers is None, 10, "it stays a member")
             self.assertIn("the disk is full", victim.service.status)
+            world.settle(60)
+            self.readable(world, written, world.nodes)
+
+
+class TestQuota(DiskCase):
+    """A node with a quota of bytes."""
+
+    def test_full(self) -> None:
+        """Writes that need room are refused, whole; all others go on, and room comes back."""
+        for size, replicas in ((1, 1), (4, 3)):
+            with self.world(0, replicas=replicas) as world:
+                members = self.keeping(world, size)
+                written = self.write(world, members[0], 50)
+                small = members[-1]
+                assert small.disk is not None
+                small.disk.quota = small.disk.used + 2_000
+                core = core_of(small)
+                kept = [key for key in written if core.partition(user_key(key)) in core.acceptors]
+                keeping = set(core.acceptors)
+                writer = members[0].service
+                large = {b"large %d" % n: bytes(200) for n in range(200)}
+                mine = [key for key in large if core.partition(user_key(key)) in keeping]
+                for key in mine:  # until it is full, and says so
+                    deferred = writer.set(key, large[key])
+                    (result,) = self.all_of(world, [deferred])
+                    if isinstance(result, StorageFull):
+                        break
+                    world.run(0.2)
+                else:
+                    self.fail("nothing was refused")
+                self.assertFalse(result.outcome_unknown)
+                self.assertIn(str(core.me), str(result))
+                self.assertIsNone(world.wait(writer.get(key, None)))
+                self.fails(world, StorageFull, writer.update({key: large[key] for key in mine}))
+                self.readable(world, written, members)
+                world.wait(writer.set(kept[0], b""))  # shorter than before
+                world.wait(writer.delete(kept[1]))
+                elsewhere = [key for key in large if key not in mine]
+                for other in elsewhere[:5]:
+                    world.wait(writer.set(other, large[other]))
+                small.disk.quota = small.disk.used + 100_000
+                world.run(3)
+                world.wait(writer.set(key, large[key]))
+                self.assertEqual(world.wait(writer.get(key)), large[key])
+
+
+class TestLargeValues(DiskCase):
+    """Values that are on the disk and not in memory."""
+
+    def in_memory(self, node: SimNode) -> int:
+        """Bytes of values that a node has in memory, its cache included."""
+        core = core_of(node)
+        records = [record for a in core.acceptors.values() for record in a.records.values()]
+        records += [record for s in core.staged.values() for record in s.records.values()]
+        loaded = {id(r): len(r.value) for r in records if isinstance(r.value, bytes)}
+        assert core.journal is not None
+        return sum(loaded.values()) + core.journal.cache.used
+
+    def test_more_than_memory(self) -> None:
+        """What is written, read, iterated, moved, and there after a restart, is not kept there."""
+        cache = 200_000
+        with self.world(0, replicas=3, value_cache=cache) as world:
+            members = self.keeping(world, 3)
+            written = {b"key %d" % n: bytes([n]) * 30_000 for n in range(200)}
+            world.wait(members[0].service.update(written))
+            world.run(2)
+
+            def small() -> bool:
+                return all(self.in_memory(node) < 1.5 * cache for node in world.nodes)
+
+            self.assertTrue(small())
+            self.readable(world, written, members)
+            joiner = world.add(disk=SimDisk(Random(7)))
+            world.wait(self.enter(joiner, members[0]))
+            world.settle(60)
+            world.run(2)
+            self.assertTrue(small())
+            self.readable(world, written, world.nodes)
+            victim = world.nodes[1]
+            again = self.restart(world, victim)
+            self.assertLess(self.in_memory(again), 10_000)
+            world.settle(60)
+            self.assertEqual(world.wait(again.service.compare_and_set(b"key 7", b"x", b"y")), False)
+            old = written[b"key 7"]
+            self.assertTrue(world.wait(again.service.compare_and_set(b"key 7", old, b"new")))
+            written[b"key 7"] = b"new"
+
+            async def items() -> dict[bytes, bytes]:
+                return {key: value async for key, value in again.service.items()}
+
+            self.assertEqual(world.wait(items()), written)
+            self.assertTrue(small())
+
+    def test_damaged(self) -> None:
+        """A value that the disk does not give back is never told; the node drops out."""
+        with self.world(0, replicas=3, value_cache=0, evict_after=2.0) as world:
+            members = self.keeping(world, 5)
+            written = {b"key %d" % n: bytes([n]) * 1000 for n in range(100)}
+            world.wait(members[0].service.update(written))
+            world.run(2)
+            victim = members[2]
+            assert victim.disk is not None
+            victim.disk.damaged = True
+            for key in written:
+                for node in world.nodes:
+                    self.assertEqual(world.wait(node.service.get(key)), written[key])
+            self.until(world, lambda: victim.pointers is None, 10, "it stays a member")
             world.settle(60)
             self.readable(world, written, world.nodes)

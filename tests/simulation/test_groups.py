@@ -401,7 +401,9 @@ class TestVotes(GroupCase):
                 written, one, _ = self.agreed_with_the_dead(world)
                 world.run(10)
                 self.assertTrue(world.not_served())
+                again = one.service.recover(accept_data_loss=True)
                 report = world.wait(one.service.recover(accept_data_loss=True))
+                self.assertIs(self.successResultOf(again), report)  # one for both
                 self.assertEqual((report.reformed, report.lost), (1, 0))
                 self.all_there(world, written, 60)
 
