@@ -52,7 +52,7 @@ def looks_right(wheel: Path) -> None:
 def found_and_leave(twistd: Path, folder: Path) -> None:
     """Start a node, wait until it runs, end it by SIGTERM, and look at how it went."""
     node = subprocess.Popen(
-        [twistd, "-n", "chord", "--port", "0"],
+        [twistd, "-n", "chord", "--port", "0", "--memory"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -58,7 +58,7 @@ class Ring:
         copies = [] if self._replicas is None else ["--replicas", str(self._replicas)]
         for port in self.ports:
             join = [] if port == self.ports[0] else ["--join", f"{_HOST}:{self.ports[0]}"]
-            arguments = ["chord", "--port", str(port), *copies, *join]
+            arguments = ["chord", "--memory", "--port", str(port), *copies, *join]
             self.pids.append(self._start(self.name(port), arguments))
 
     def name(self, port: int) -> str:

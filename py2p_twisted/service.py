@@ -289,6 +289,7 @@ class ChordService(Dictionary, Service):
     async def _connect(self, host: str, port: int) -> None:
         await self._started()
         core = self.node.core
+        self.node.forget_lost_ring()
         link = await self.node.links.dial(host, port)
         deadline = core.clock.seconds() + self.settings.handshake_timeout
         while link.hello.ring and not core.same_ring(link.hello):

@@ -31,12 +31,15 @@ TWISTD = str(Path(sys.executable).parent / "twistd")
 class NodeProcess:
     """One ``twistd -n chord``.
 
-    :param arguments: of ``chord``; the port is always a free one.
+    :param arguments: of ``chord``; the port is a free one, and all is in memory, unless they name a
+        folder for its data.
     """
 
     def __init__(self, folder: Path, name: str, *arguments: str) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
+        if "--data" not in arguments:
+            arguments = ("--memory", *arguments)
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [TWISTD, "-n", "--pidfile=", "chord", "--port", "0", *arguments],
@@ -55,14 +58,14 @@ class NodeProcess:
     @property
     def address(self) -> tuple[str, int]:
         """Where it can be dialled; only once it is in a ring."""
-        found = re.search(r"(?:Founded|Joined) ring .*? at (\S+):(\d+)[.,]", self.log)
+        found = re.search(r"(?:Founded|Joined|Back in) ring .*? at (\S+):(\d+)[.,]", self.log)
         assert found is not None, f"{self.name} is in no ring yet"
         return found[1], int(found[2])
 
     @property
     def in_ring(self) -> bool:
-        """Did it found or join a ring?"""
-        return self.says("Founded ring") or self.says("Joined ring")
+        """Did it found or join a ring, or come back to its own?"""
+        return any(self.says(f"{how} ring") for how in ("Founded", "Joined", "Back in"))
 
     @property
     def exit_code(self) -> int | None:

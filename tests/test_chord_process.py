@@ -165,6 +165,41 @@ lines = traceback.format_exception(type(refused), refused, refused.__traceback__
 assert len(lines) < 10 and 'Traceback' not in ''.join(lines[1:]), lines
 """
 
+STORAGE = """
+from common import *
+import socket
+folder, port = sys.argv[1], int(sys.argv[2])
+
+def open_it(**more):
+    return chord.chord_socket('127.0.0.1', port, k=3, storage=folder, **more)
+
+if sys.argv[3] == 'first':
+    with open_it() as sock:
+        assert sock.leeching
+        sock.join()
+        sock['a'] = '1'
+    sock = open_it()
+    assert not sock.leeching and sock['a'] == b'1', sock
+    sock['b'] = '2'
+    error = raised(errors.StorageInUse, open_it)
+    assert error.pid == os.getpid(), error
+    if sys.argv[4] == 'kill':
+        os.kill(os.getpid(), signal.SIGKILL)
+else:
+    with socket.create_server(('127.0.0.1', port)):
+        raised(errors.CannotListen, open_it)
+        raised(errors.CannotListen, open_it)         # not StorageInUse: the first let go of it
+    error = raised(errors.StorageMismatch, lambda: new(storage=folder, k=4))
+    assert "k is '3' there and '4' here" in str(error), error
+    with open_it() as sock:
+        assert sock['a'] == b'1' and sock['b'] == b'2'
+        sock.unjoin(discard=True)
+    with open_it() as sock:
+        assert sock.leeching
+    blocked = os.path.join(folder, 'node.sqlite', 'below')
+    raised(errors.StorageUnusable, lambda: new(storage=blocked))
+"""
+
 THREADS = """
 from common import *
 a = founder()
@@ -463,6 +498,17 @@ class ProcessTests(SynchronousTestCase):
     def test_errors(self) -> None:
         """Wrong arguments, ports that cannot be had, peers that are not there, other networks."""
         self.check(self.begin(ERRORS), stderr=r"\ARecovered ring [^\n]*\n\Z")
+
+    def test_storage(self) -> None:
+        """A socket with a storage is back where it was: closed, left open at the end, or killed."""
+        for how in ("kill", "end"):
+            folder = self.mktemp()
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                port = str(server.getsockname()[1])
+            arguments = (os.path.abspath(folder), port)
+            code = -signal.SIGKILL if how == "kill" else 0
+            self.check(self.begin(STORAGE, *arguments, "first", how), code=code)
+            self.check(self.begin(STORAGE, *arguments, "second"))
 
     def test_threads(self) -> None:
         """Eight threads use two sockets, and every increment counts; the reactor's may not."""

@@ -182,9 +182,12 @@ class OptionsTests(SynchronousTestCase):
     """The command line."""
 
     def test_defaults(self) -> None:
-        """Eight nodes, five copies, every fault, some seed."""
+        """Eight nodes, or five where they keep their data; five copies, every fault, some seed."""
         chosen = options(["all"])
-        self.assertEqual((chosen.nodes, chosen.replicas, chosen.kinds), (8, 5, list(KINDS)))
+        self.assertEqual(chosen.nodes, {"kill": 8, "chaos": 8, "restart": 5})
+        self.assertEqual((chosen.replicas, chosen.kinds), (5, list(KINDS)))
+        self.assertEqual(options(["chaos", "--nodes", "9"]).nodes["chaos"], 9)
+        self.assertEqual(options(["restart", "--nodes", "3", "--replicas", "1"]).replicas, 1)
         self.assertIsInstance(chosen.seed, int)
         self.assertEqual(options(["kill", "--seed", "3"]).seed, 3)
         self.assertNotIn("kill", options(["chaos", "--replicas", "1"]).kinds)
@@ -199,6 +202,9 @@ class OptionsTests(SynchronousTestCase):
             ["chaos", "--replicas", "1", "--faults", "kill"],
             ["chaos", "--replicas", "2"],
             ["chaos", "--clients", "2"],
+            ["restart", "--nodes", "3"],
+            ["restart", "--nodes", "2", "--replicas", "1"],
+            ["all", "--replicas", "3"],
         ):
             with redirect_stderr(StringIO()) as said:
                 self.assertRaises(SystemExit, options, wrong)

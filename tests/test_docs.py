@@ -214,7 +214,7 @@ class TestReadme(Running):
         self.assertIn(f"{setup} '.[test]' && .venv/bin/trial tests", lines)
 
     def test_first_success(self) -> None:
-        """Two daemons, and a script that writes through one and reads through the other."""
+        """Two daemons, and a script that writes through one and reads through the other; again."""
         text = free_ports("\x00".join((*blocks("README.rst", "console"), *self.scripts())))
         founder, joiner, reader, *rest = text.split("\x00")
         opening = rest[-3]
@@ -225,6 +225,17 @@ class TestReadme(Running):
             self.run_script(opening)
         self.assertEqual(printed, "b'value' [b'test key']\n")
         self.assertIn(printed.strip(), read("README.rst"))
+        second = second[: second.index("--join")]
+        port = second[second.index("--port") + 1]
+        with self.daemon(*second, until="Back in ring"), self.daemon(*first, until="Back in ring"):
+            self.assertEqual(
+                self.run_script(_READER.format(port=port, key="test key")), "b'value'\n"
+            )
+        folders = {path.name for path in self.folder.iterdir() if path.is_dir()}
+        self.assertEqual(
+            folders, {f"chord-{words[words.index('--port') + 1]}.data" for words in (first, second)}
+        )
+        self.assertIn("``chord-4444.data/``", read("README.rst"))
 
     def scripts(self) -> list[str]:
         """The opening example, the script, and the application."""
@@ -262,6 +273,14 @@ class TestPages(Running):
         await_all = "".join(f"        await {name}(ring)\n" for name in names)
         self.run_script(_HARNESS.format(functions=code, await_all=await_all))
 
+    def test_backup(self) -> None:
+        """What is exported comes back by the import."""
+        export, imported, _ = blocks("operating.rst", "python")
+        text = free_ports("\x00".join((_BEFORE, export, _BETWEEN, imported, _AFTER)))
+        (port,) = set(re.findall(r'"127\.0\.0\.1", (\d{4,})', text))
+        with self.daemon("-n", "chord", "--memory", "--port", port, until="Founded ring"):
+            self.run_script(text.replace("\x00", "\n"))
+
     def test_index(self) -> None:
         """It begins as the README does."""
         self.assertEqual(blocks("index.rst", "python"), blocks("README.rst", "python")[:1])
@@ -287,6 +306,27 @@ from py2p_twisted import chord
 with chord.chord_socket("127.0.0.1", 0) as sock:
     sock.connect("127.0.0.1", {port})
     print(sock.get("{key}"))
+"""
+
+_BEFORE = """
+from py2p_twisted import chord
+with chord.chord_socket("127.0.0.1", 0) as sock:
+    sock.connect("127.0.0.1", 4444)
+    sock.update({b"\\xff\\0": b"", b"": b"\\n", "k": "v" * 1000})
+"""
+
+_BETWEEN = """
+with chord.chord_socket("127.0.0.1", 0) as sock:
+    sock.connect("127.0.0.1", 4444)
+    before = dict(sock)
+    assert len(before) == 3
+    sock.clear()
+"""
+
+_AFTER = """
+with chord.chord_socket("127.0.0.1", 0) as sock:
+    sock.connect("127.0.0.1", 4444)
+    assert dict(sock) == before
 """
 
 _HARNESS = """

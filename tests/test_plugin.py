@@ -6,6 +6,7 @@ Where this interpreter has no ``py2p_twisted`` installed, PYTHONPATH leads them 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -47,8 +48,8 @@ def environment() -> dict[str, str]:
     return plain if tried.returncode == 0 else {**plain, "PYTHONPATH": str(ROOT)}
 
 
-class PluginTests(SynchronousTestCase):
-    """The command, as a user types it."""
+class PluginCase(SynchronousTestCase):
+    """Processes in a folder of their own."""
 
     def setUp(self) -> None:
         """Go to an empty folder of our own."""
@@ -95,6 +96,39 @@ class PluginTests(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", 0)) as somebody:
             yield str(somebody.getsockname()[1])
 
+    def stop(
+        self,
+        process: subprocess.Popen[str],
+        number: signal.Signals = signal.SIGTERM,
+        until: str = RUNNING,
+    ) -> list[str]:
+        """Send a signal once it says that; return all it printed."""
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if until in line:
+                process.send_signal(number)
+        _, stderr = process.communicate()
+        # Twisted leaves cleanly, then dies by the signal, so that shells and supervisors know.
+        self.assertEqual((process.returncode, stderr), (-number, ""), lines)
+        return lines
+
+    def end_daemon(self, pidfile: Path) -> None:
+        """SIGTERM for a daemon, once it runs; it ends in good order."""
+        pid = int(pidfile.read_text())
+        try:
+            self.eventually(RUNNING, self.folder / "twistd.log")
+        finally:
+            os.kill(pid, signal.SIGTERM)
+        log = self.eventually("Server Shut Down.", self.folder / "twistd.log")
+        self.assertNotIn("Traceback", log)
+        self.assertFalse(pidfile.exists())
+
+
+class PluginTests(PluginCase):
+    """The command, as a user types it."""
+
     def test_listed(self) -> None:
         """Both commands know ``chord``."""
         for code, stdout, _ in self.run_all([*TWISTD, "--help"], [*TWIST, "--help"]):
@@ -106,8 +140,10 @@ class PluginTests(SynchronousTestCase):
         helped, version = self.run_all([*TWISTD, "chord", "--help"], [*TWIST, "chord", "--version"])
         self.assertEqual((helped[0], helped[2]), (0, ""))
         names = "port", "interface", "join", "k", "replicas", "subnet", "encryption", "out-addr"
-        for name in (*names, "tls"):
+        for name in (*names, "tls", "data", "sync"):
             self.assertRegex(helped[1], rf"--{name}= +\w")
+        for name in ("memory", "leave-on-stop"):
+            self.assertRegex(helped[1], rf"--{name} +\w")
         self.assertEqual((version[0], version[2]), (0, ""))
         self.assertRegex(version[1], r"^py2p_twisted \d+\.\d+")
 
@@ -130,7 +166,7 @@ class PluginTests(SynchronousTestCase):
     def test_port_in_use(self) -> None:
         """``twistd -n`` and ``twist``: one line on stderr, no traceback, exit code 1."""
         with self.taken_port() as port:
-            node = ["chord", "--port", port]
+            node = ["chord", "--memory", "--port", port]
             foreground, twist = self.run_all([*TWISTD, "-n", *node], [*TWIST, *node])
         expected = f"chord: port {port} on 127.0.0.1 is in use: choose another --port\n"
         self.assertEqual((foreground[0], foreground[2]), (1, expected))
@@ -142,29 +178,17 @@ class PluginTests(SynchronousTestCase):
     def test_daemon_port_in_use(self) -> None:
         """The parent of a daemon says it and exits with 1; the log says it without traceback."""
         with self.taken_port() as port:
-            ((code, stdout, stderr),) = self.run_all([*TWISTD, "chord", "--port", port])
+            node = ["chord", "--memory", "--port", port]
+            ((code, stdout, stderr),) = self.run_all([*TWISTD, *node])
         expected = f"port {port} on 127.0.0.1 is in use: choose another --port"
         self.assertEqual((code, stdout), (1, ""))
         self.assertIn(expected, stderr.splitlines()[0])
         log = self.eventually(expected, self.folder / "twistd.log")
         self.assertNotIn("Traceback", log)
 
-    def stop(self, process: subprocess.Popen[str], number: signal.Signals) -> list[str]:
-        """Send a signal once the node runs; return all it printed."""
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if RUNNING in line:
-                process.send_signal(number)
-        _, stderr = process.communicate()
-        # Twisted leaves cleanly, then dies by the signal, so that shells and supervisors know.
-        self.assertEqual((process.returncode, stderr), (-number, ""), lines)
-        return lines
-
     def test_starts_and_stops(self) -> None:
         """In the foreground: it runs, and leaves in good order on SIGTERM and SIGINT."""
-        node = ["chord", "--port", "0"]
+        node = ["chord", "--memory", "--port", "0"]
         twistd = self.begin(*TWISTD, "-n", *node)
         twist = self.begin(*TWIST, "--log-format=text", *node)
         lines = self.stop(twistd, signal.SIGTERM)
@@ -177,13 +201,104 @@ class PluginTests(SynchronousTestCase):
 
     def test_daemon_starts_and_stops(self) -> None:
         """As a daemon: the command returns 0, and SIGTERM ends it in good order."""
-        ((code, stdout, stderr),) = self.run_all([*TWISTD, "chord", "--port", "0"])
+        ((code, stdout, stderr),) = self.run_all([*TWISTD, "chord", "--memory", "--port", "0"])
         self.assertEqual((code, stdout, stderr), (0, "", ""))
-        pid = int((self.folder / "twistd.pid").read_text())
-        try:
-            self.eventually(RUNNING, self.folder / "twistd.log")
-        finally:
-            os.kill(pid, signal.SIGTERM)
-        log = self.eventually("Server Shut Down.", self.folder / "twistd.log")
-        self.assertNotIn("Traceback", log)
-        self.assertFalse((self.folder / "twistd.pid").exists())
+        self.end_daemon(self.folder / "twistd.pid")
+
+
+class DataTests(PluginCase):
+    """What a node keeps on the disk, and where."""
+
+    def setUp(self) -> None:
+        """A port that nobody else has."""
+        super().setUp()
+        with self.taken_port() as port:
+            self.node = ["chord", "--port", port]
+            self.data = self.folder / f"chord-{port}.data"
+
+    def said(self, lines: list[str], *expected: str) -> None:
+        """The log has these in this order, and tells of no accident."""
+        text = "".join(lines)
+        self.assertNotRegex(text, "Traceback|Unhandled")
+        at = [text.find(words) for words in expected]
+        self.assertTrue(-1 not in at and at == sorted(at), f"{expected} at {at} in\n{text}")
+
+    def test_comes_back(self) -> None:
+        """By default its data is in the working directory; stopping is not leaving."""
+        path = f"{os.path.realpath(self.data)}/node.sqlite"
+        keeps = f"Keeps its data in {path}, with --sync always."
+        for came in ("Founded ring", "Back in ring"):
+            lines = self.stop(self.begin(*TWISTD, "-n", *self.node))
+            self.said(lines, keeps, came, "Stopping: this node keeps its place", "Server Shut Down")
+        lines = self.stop(self.begin(*TWIST, "--log-format=text", *self.node), signal.SIGINT)
+        self.said(lines, keeps, "Back in ring", "keeps its place", "Main loop terminated.")
+        lines = self.stop(self.begin(*TWISTD, "-n", *self.node, "--memory"))
+        self.said(lines, "Keeps everything in memory", "Founded ring", "Left ring")
+        self.assertEqual(list(self.folder.iterdir()), [self.data])
+        self.assertEqual(self.data.stat().st_mode & 0o777, 0o700)
+
+    def test_leaves(self) -> None:
+        """--leave-on-stop leaves: a node that is started again joins, as any other."""
+        node = [*TWISTD, "-n", "--pidfile=", *self.node]
+        keeper = self.begin(*TWISTD, "-n", "--pidfile=", "chord", "--port", "0", "--memory")
+        assert keeper.stdout is not None
+        log = ""
+        while (found := re.search(r"Founded ring .* at (\S+)\.\n", log)) is None:
+            line = keeper.stdout.readline()
+            self.assertTrue(line, log)
+            log += line
+        leaver = self.begin(*node, "--leave-on-stop", "--join", found[1])
+        self.said(self.stop(leaver, until="Joined ring"), "Joined ring", "Left ring")
+        again = self.stop(self.begin(*node), until="Joined ring")  # it knows whom to ask
+        self.assertNotIn("Back in ring", "".join(again))
+
+    def test_refused(self) -> None:
+        """Data in use, of another network or no data at all: one line on stderr, exit code 1."""
+        running = self.begin(*TWISTD, "-n", *self.node, "--sync", "interval")
+        assert running.stdout is not None
+        lines = []
+        while not lines or RUNNING not in lines[-1]:
+            lines.append(running.stdout.readline())
+            self.assertTrue(lines[-1], lines)
+        self.said(lines, "with --sync interval.", "Founded ring")
+        foreground = [*TWISTD, "-n", "--pidfile=", *self.node]
+        daemon = [*TWISTD, "--pidfile=", *self.node]
+        in_use = f"is in use by process {running.pid}"
+        for number, (code, stdout, stderr) in enumerate(
+            self.run_all(foreground, [*TWIST, *self.node], daemon)
+        ):
+            self.assertEqual(code, 1)
+            self.assertNotIn("Traceback", stdout)
+            if number < 2:
+                self.assertRegex(stderr, rf"\Achord: \S+/node\.sqlite {in_use}\. [^\n]*\n\Z")
+            else:
+                self.assertIn(f"its data {in_use}", stderr.splitlines()[0])
+                log = (self.folder / "twistd.log").read_text()
+                self.assertIn(in_use, log)
+                self.assertNotIn("Traceback", log)
+        running.terminate()
+        running.communicate()
+        odd = self.folder / "odd.sqlite"
+        odd.write_bytes(b"no database " * 1000)
+        wrong = ([*foreground, "--k", "7"], [*foreground, "--subnet", "other"])
+        broken = [*foreground, "--data", str(odd)]
+        expected = ("k is '6' there and '7' here", "network is", "no SQLite database")
+        for (code, _, stderr), words in zip(self.run_all(*wrong, broken), expected, strict=True):
+            self.assertEqual(code, 1)
+            self.assertRegex(stderr, rf"\Achord: [^\n]*{words}[^\n]*\n\Z")
+        self.said(self.stop(self.begin(*foreground)), "Back in ring")  # nothing happened to it
+
+    def test_daemon(self) -> None:
+        """With --rundir the data is there; what is named on the command line is meant from here."""
+        rundir = self.folder / "run"
+        rundir.mkdir()
+        for more, data in (
+            ([], rundir / self.data.name),
+            (["--data", "mine"], self.folder / "mine"),
+        ):
+            (self.folder / "twistd.log").unlink(missing_ok=True)
+            command = [*TWISTD, "--rundir", "run", *self.node, *more]
+            ((code, stdout, stderr),) = self.run_all(command)
+            self.assertEqual((code, stdout, stderr), (0, "", ""))
+            self.end_daemon(self.folder / "twistd.pid")
+            self.assertTrue((data / "node.sqlite").is_file())

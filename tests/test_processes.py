@@ -15,6 +15,7 @@ from py2p_twisted.node.core import user_key
 from py2p_twisted.service import ChordService
 
 from .certificates import Authority
+from .cluster.nodes import quiet_ports
 from .processes import NodeProcess, Processes, eventually, processes
 
 #: What must never be in a log.
@@ -197,6 +198,50 @@ class TestDamaged(ProcessCase):
                 owner = found.owner
                 if (owner is not None and owner.instance == peer.instance) is not by_itself:
                     return False
+            return True
+
+        return Deferred.fromCoroutine(look())
+
+
+class TestRestarted(ProcessCase):
+    """Three processes with data on the disk."""
+
+    async def test_all_at_once(self) -> None:
+        """All are killed, then all are stopped: all come back without --join, and the keys too."""
+        with processes(self.mktemp()) as nodes:
+            homes = [("--port", str(port), "--data", f"{port}.data") for port in quiet_ports(3)]
+            (founder,) = await nodes.joined(*homes[0])
+            for home in homes[1:]:
+                await nodes.joined(*home, "--join", show_address(*founder.address))
+            client = await self.client(founder, timeout=4.0)
+            written = some_keys(100)
+            await client.update(written)
+            for how in (signal.SIGKILL, signal.SIGTERM):
+                living = nodes.all[-3:]
+                for node in living:
+                    node.send(how)
+                for node in living:
+                    await eventually(lambda node=node: node.exit_code is not None, node.name)
+                    self.assertEqual(node.says("Stopping: this node keeps"), how == signal.SIGTERM)
+                    self.assertFalse(node.says("Left ring"))
+                homes.append(homes.pop(0))
+                for node in [nodes.start(*home) for home in homes]:
+                    await eventually(lambda node=node: node.says("Back in ring"), node.name)
+                await eventually(lambda: self.are_there(client, written), "the keys")
+                written.update((key, value + b" anew") for key, value in list(written.items())[:9])
+                await client.update(written)
+            await self.readable(client, written)
+            await client.stopService()
+            self.check_logs(nodes)
+
+    def are_there(self, client: ChordService, written: dict[bytes, bytes]) -> Deferred[bool]:
+        """Can they be read again?  What is read is right."""
+
+        async def look() -> bool:
+            try:
+                await self.readable(client, written)
+            except ChordError:
+                return False
             return True
 
         return Deferred.fromCoroutine(look())

@@ -10,10 +10,17 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.base import protocol
+from py2p_twisted.errors import (
+    StorageCorrupt,
+    StorageFull,
+    StorageInUse,
+    StorageMismatch,
+    StorageUnusable,
+)
 from py2p_twisted.settings import DEFAULT_REPLICAS
 from py2p_twisted.tap import CannotStart, ChordDaemon, Options, makeService
 
@@ -29,6 +36,10 @@ GOOD: list[tuple[list[str], dict[str, Any]]] = [
             "join": [],
             "tls": None,
             "replicas": None,
+            "data": None,
+            "memory": 0,
+            "sync": None,
+            "leave-on-stop": 0,
         },
     ),
     (["--port", "0"], {"port": 0}),
@@ -51,6 +62,11 @@ GOOD: list[tuple[list[str], dict[str, Any]]] = [
     (["--tls", "/certs", "--encryption", "SSL"], {"prot": protocol("chord", "SSL")}),
     (["--out-addr", "35.24.77.21:44565"], {"out-addr": ("35.24.77.21", 44565)}),
     (["--out-addr", "[2001:db8::7]:1"], {"out-addr": ("2001:db8::7", 1)}),
+    (["--data", "/data", "--sync", "interval"], {"data": "/data", "sync": "interval"}),
+    (["--sync=always"], {"data": None, "sync": "always"}),
+    (["--port", "0", "--data", "/data", "--sync", "always"], {"data": "/data"}),
+    (["--memory"], {"memory": 1, "data": None}),
+    (["--memory", "--leave-on-stop"], {"memory": 1, "leave-on-stop": 1}),
 ]
 
 #: Arguments, and what the one line must name: the culprit and what is expected.
@@ -83,6 +99,12 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--encryption", "ssl"], ["--encryption", "Plaintext or SSL", "'ssl'"]),
     (["--tls", "certs", "--encryption", "Plaintext"], ["--tls", "--encryption", "SSL"]),
     (["--out-addr", "4444"], ["--out-addr", "HOST:PORT", "'4444'"]),
+    (["--data", ""], ["--data", "folder", "--memory"]),
+    (["--data", "d", "--memory"], ["--memory", "leave it or --data out"]),
+    (["--memory", "--sync", "always"], ["--memory", "leave it or --sync out"]),
+    (["--sync", "never"], ["--sync", "always or interval", "'never'"]),
+    (["--port", "0", "--sync", "always"], ["--port 0", "--data", "--sync"]),
+    (["--memory=yes"], ["memory"]),
     (["--prot", "4444"], ["--prot", "not recognized", "--help"]),
     (["stray"], ["'stray'", "--option"]),
 ]
@@ -117,7 +139,8 @@ class OptionsTests(SynchronousTestCase):
 
     def test_relative_folder(self) -> None:
         """A folder is meant from where the command was typed; a daemon may change its own."""
-        self.assertEqual(parse("--tls", "certs")["tls"], os.path.abspath("certs"))
+        for name in ("tls", "data"):
+            self.assertEqual(parse(f"--{name}", "certs")[name], os.path.abspath("certs"))
 
     def test_joins_are_not_shared(self) -> None:
         """Two command lines do not share a list of addresses."""
@@ -132,9 +155,11 @@ class OptionsTests(SynchronousTestCase):
         text = " ".join(str(options).split())
         for name in (
             *("port", "interface", "join", "k", "replicas", "subnet", "encryption", "out-addr"),
-            "tls",
+            *("tls", "data", "sync"),
         ):
             self.assertIn(f"--{name}=", text)
+        for name in ("memory", "leave-on-stop"):
+            self.assertIn(f"--{name} ", text)
         self.assertIn(f"the ring's own, {DEFAULT_REPLICAS} in a new one", text)
 
 
@@ -144,7 +169,7 @@ class FakeNode(Service):
     def __init__(self, reactor: Any, addr: str, port: int, **rest: Any) -> None:
         self.reactor = reactor
         self.made_with = {"addr": addr, "port": port, **rest}
-        self.failure: CannotListenError | None = None
+        self.failure: Exception | None = None
         self.privileged = False
 
     def privilegedStartService(self) -> None:
@@ -172,7 +197,7 @@ class DaemonTests(SynchronousTestCase):
     def logged(self) -> list[tuple[Any, str]]:
         """Level and text of what tap logged."""
         return [
-            (event["log_level"], event.get("text") or event["reason"])
+            (event["log_level"], formatEvent(event))
             for event in self.events
             if event["log_namespace"].startswith("py2p_twisted.tap")
         ]
@@ -190,14 +215,18 @@ class DaemonTests(SynchronousTestCase):
         daemon, node = self.make(*arguments)
         daemon.startService()
         self.assertTrue(node.running)
-        self.assertEqual(self.logged(), [])
+        ((level, where),) = self.logged()
+        self.assertIs(level, LogLevel.info)
+        self.assertRegex(where, r"\AKeeps .+\.\Z")
         self.reactor.run()
-        return self.logged()
+        return self.logged()[1:]
 
     def test_founds(self) -> None:
         """Without --join the node founds a ring, on loopback."""
         _, node = self.make()
         self.assertIs(node.reactor, self.reactor)
+        storage = node.made_with.pop("storage")
+        self.assertEqual(storage.path, os.path.realpath("chord-4444.data/node.sqlite"))
         self.assertEqual(
             node.made_with,
             {
@@ -209,6 +238,7 @@ class DaemonTests(SynchronousTestCase):
                 "join": [],
                 "replicas": None,
                 "tls": None,
+                "leave_on_stop": False,
             },
         )
 
@@ -216,7 +246,7 @@ class DaemonTests(SynchronousTestCase):
         """The command line reaches the node."""
         line = (
             "-p 1 -i :: --k 2 --replicas 3 --subnet s --tls /t --out-addr h:3 --join a:1"
-            " --join [::1]:2"
+            " --join [::1]:2 --memory --leave-on-stop"
         )
         _, node = self.make(*line.split())
         self.assertEqual(
@@ -230,12 +260,57 @@ class DaemonTests(SynchronousTestCase):
                 "join": [("a", 1), ("::1", 2)],
                 "replicas": 3,
                 "tls": "/t",
+                "storage": None,
+                "leave_on_stop": True,
             },
         )
 
+    def test_where_the_data_is(self) -> None:
+        """--data names the folder; --memory, and --port 0 alone, keep none; the log says which."""
+        memory = "Keeps everything in memory, and leaves its ring when it stops"
+        for line, path, sync, said in (
+            ("--data /d", "/d/node.sqlite", "always", "Keeps its data in {}, with --sync always."),
+            (
+                *("--sync interval", os.path.abspath("chord-4444.data/node.sqlite"), "interval"),
+                "Keeps its data in {}, with --sync interval.",
+            ),
+            ("--port 0 --data /d", "/d/node.sqlite", "always", "Keeps its data in {}, "),
+            ("--memory", None, None, f"{memory}."),
+            ("--port 0", None, None, f"{memory}: a node with --port 0 has no data folder"),
+        ):
+            daemon, node = self.make(*line.split())
+            storage = node.made_with["storage"]
+            if path is None:
+                self.assertIsNone(storage)
+            else:
+                self.assertEqual((storage.path, storage.sync), (os.path.realpath(path), sync))
+            daemon.privilegedStartService()
+            daemon.startService()
+            ((_, text),) = self.logged()
+            self.assertIn(said.format(path and os.path.realpath(path)), text)
+
+    def test_working_directory(self) -> None:
+        """The default is where ``twistd`` is told to go, not where the command was typed."""
+        elsewhere = os.path.realpath(self.mktemp())
+        os.mkdir(elsewhere)
+        for parent, expected in (
+            ({"rundir": elsewhere, "chroot": None}, elsewhere),
+            ({"rundir": ".", "chroot": None}, os.getcwd()),
+            ({"rundir": ".", "chroot": elsewhere}, "/"),
+            ({}, os.getcwd()),
+        ):
+            options = parse("--port", "5555")
+            options.parent = parent
+            daemon = makeService(options, reactor=MemoryReactorClock(), service_factory=FakeNode)
+            (node,) = daemon.services
+            where = os.path.join(os.path.realpath(expected), "chord-5555.data", "node.sqlite")
+            self.assertEqual(node.made_with["storage"].path, where)
+
     def test_makes_without_starting(self) -> None:
-        """Making the service starts nothing: ``twistd`` forks afterwards."""
-        _, node = self.make()
+        """Making the service starts and opens nothing: ``twistd`` forks afterwards."""
+        folder = os.path.abspath(self.mktemp())
+        _, node = self.make("--data", folder)
+        self.assertFalse(os.path.exists(folder))
         self.assertFalse(node.running)
         self.assertEqual(self.reactor.whenRunningHooks, [])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -266,26 +341,18 @@ class DaemonTests(SynchronousTestCase):
         ((_, text),) = self.start("--tls", "/certs")
         self.assertNotIn("--tls", text)
 
-    def test_open_interface_is_warned_of(self) -> None:
-        """An interface that others reach, in plain text, is warned of."""
-        for interface in ("0.0.0.0", "::", "192.0.2.1"):
-            ((level, text),) = self.start("--interface", interface)
-            self.assertIs(level, LogLevel.warn)
-            self.assertIn(interface, text)
-            self.assertIn("--tls DIR", text)
-
     def test_no_needless_advice(self) -> None:
-        """Who chose loopback, or TLS, is not told about it."""
+        """Who chose an interface knows what it does; the node itself warns where it must."""
         self.assertEqual(self.start("--interface", "127.0.0.2"), [])
         self.assertEqual(self.start("--interface", "::1"), [])
-        self.assertEqual(self.start("--interface", "0.0.0.0", "--tls", "/certs"), [])
+        self.assertEqual(self.start("--interface", "0.0.0.0"), [])
 
 
-class CannotListenTests(SynchronousTestCase):
-    """What happens when the port cannot be had."""
+class CannotStartTests(SynchronousTestCase):
+    """What happens when the port or the data cannot be had."""
 
-    def refuse(self, error: CannotListenError, start: str) -> tuple[CannotStart, str, list[str]]:
-        """Start a daemon whose node cannot listen: what is raised, printed and logged."""
+    def refuse(self, error: Exception, start: str) -> tuple[CannotStart, str, list[str]]:
+        """Start a daemon whose node cannot start: what is raised, printed and logged."""
         logged: list[str] = []
 
         def observe(event: dict[str, Any]) -> None:
@@ -297,10 +364,14 @@ class CannotListenTests(SynchronousTestCase):
         node = FakeNode(MemoryReactorClock(), "127.0.0.1", 4444)
         node.failure = error
         stderr = StringIO()
-        daemon = ChordDaemon(node.reactor, node, ("info", "advice"), stderr)
+        daemon = ChordDaemon(node.reactor, node, lambda log: None, "advice", stderr)
         raised = self.assertRaises(CannotStart, getattr(daemon, start))
         self.assertEqual(node.reactor.whenRunningHooks, [])
         return raised, stderr.getvalue(), logged
+
+    def fits(self, raised: CannotStart) -> None:
+        """What a daemon writes to its parent is cut at 100 bytes: "1 ", the exception's line."""
+        self.assertLess(len(f"1 {CannotStart.__module__}.CannotStart: {raised}"), 100)
 
     def test_port_in_use(self) -> None:
         """One line on stderr and in the log; exit code 1; its beginning tells all."""
@@ -313,8 +384,7 @@ class CannotListenTests(SynchronousTestCase):
             self.assertEqual(raised.code, 1)
             self.assertEqual(printed, f"chord: {expected}\n")
             self.assertEqual(logged, [expected])
-            # What a daemon writes to its parent: "1 ", the exception's line; cut at 100 bytes.
-            self.assertLess(len(f"1 {CannotStart.__module__}.CannotStart: {raised}"), 100)
+            self.fits(raised)
             # twistd cleans up for exceptions only.
             self.assertIsInstance(raised, Exception)
 
@@ -325,3 +395,24 @@ class CannotListenTests(SynchronousTestCase):
         self.assertEqual(str(raised), "cannot listen on [::1]:80: Permission denied")
         raised, _, _ = self.refuse(CannotListenError("::1", 80, "odd"), "startService")
         self.assertEqual(str(raised), "cannot listen on [::1]:80: odd")
+
+    def test_data(self) -> None:
+        """All of it in the log and on stderr, in one line; for the parent of a daemon, less."""
+        path = f"/{'very/' * 30}long/node.sqlite"
+        for error, short in (
+            (
+                StorageInUse(f"{path} is in use", path=path, pid=7),
+                "its data is in use by process 7",
+            ),
+            (StorageInUse(f"{path} is in use", path=path), "its data is in use by a process"),
+            (StorageCorrupt(f"{path} is damaged\nbadly", path=path), "its data is damaged"),
+            (StorageMismatch(f"{path} is of ring x", path=path), "the data is not this node's"),
+            (StorageFull(f"{path}: full", path=path), "there is no room for its data"),
+            (StorageUnusable(f"{path}: denied", path=path), "its data cannot be used"),
+        ):
+            for start in ("startService", "privilegedStartService"):
+                raised, printed, logged = self.refuse(error, start)
+                self.assertEqual((str(raised), raised.code), (short, 1))
+                self.fits(raised)
+                line = str(error).replace("\n", " ")
+                self.assertEqual((printed, logged), (f"chord: {line}\n", [line]))

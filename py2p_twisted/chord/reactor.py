@@ -1,7 +1,7 @@
 """The reactor's thread, and the way into it from the threads of a user (floor 4).
 
-Owns what crochet runs: starts it with the first socket, never at import, and lets the sockets that
-are still open leave their rings when the process ends.
+Owns what crochet runs: starts it with the first socket, never at import, and closes the sockets
+that are still open when the process ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["GRACE", "block", "close_later", "open_services", "start_reactor"]
 
 #: Seconds that a caller waits longer than the service should need, before it stops believing it.
 GRACE = 5.0
-#: Seconds for all open sockets together to leave their rings when the process ends.
+#: Seconds for all open sockets together to close, when the process ends.
 _EXIT_PATIENCE = 2.0
 #: Threads for looking names up; none can be started any more while the interpreter ends.
 _RESOLVERS = 2
@@ -100,7 +100,7 @@ def _prepare(reactor: Any, show_warning: Any) -> None:
 
 
 async def _leave_all(reactor: Any) -> None:
-    """The process ends: leave the rings, one socket after the other so that keys find a place."""
+    """The process ends: close one socket after the other, so that keys find a place."""
     end = reactor.seconds() + _EXIT_PATIENCE
     waiting = list(open_services)
     while waiting and reactor.seconds() < end:

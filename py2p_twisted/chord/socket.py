@@ -18,13 +18,14 @@ from ..errors import CannotListen, ChordError, NotConnected, WouldBlockReactor
 from ..node.recovery import RecoveryReport
 from ..service import ChordService
 from ..settings import DEFAULT_PROTOCOL
+from ..storage.interface import Storage
 from . import logs
 from .dictionary import Dictionary
 from .reactor import GRACE, block, open_services, start_reactor
 
 __all__ = ["ChordSocket"]
 
-#: Seconds that connecting, joining or leaving may take; usually far less, but keys may move.
+#: Seconds that connecting, joining, leaving, or reading what was kept may take; usually far less.
 _MOVING = 120.0
 
 
@@ -32,8 +33,8 @@ class ChordSocket(Dictionary):
     """A node of a ring, and with it the ring's dictionary.
 
     All methods block until they are done, and can be called from any thread but the reactor's.
-    What is still open when the main thread ends leaves its ring then, within about 3 s, even if
-    other threads run on.
+    What is still open when the main thread ends is closed then, within about 3 s, even if other
+    threads run on.
 
     Keys and values are bytes-like, or ``str`` which stands for its UTF-8 bytes; what comes back is
     ``bytes``.  Operations raise `OperationTimeout`, `Unavailable` or `NotConnected` of
@@ -49,8 +50,15 @@ class ChordSocket(Dictionary):
     :param replicas: copies of every key: 1, 3 or 5, which the founder decides for its ring.  None:
         the ring's own number, 5 in a ring that this socket founds.
     :param tls: a folder with ``ca.pem``, ``cert.pem`` and ``key.pem``; implies encryption SSL.
+        Certificates that are renewed there are taken up while the socket is open.
+    :param storage: a folder for what must outlive the process, one for each socket; or a
+        :class:`~py2p_twisted.storage.interface.Storage`.  None: everything is in memory.  A socket
+        that was a member when it was closed, or killed, is back in its ring when it is opened again
+        with what it kept there: it needs neither :meth:`connect` nor :meth:`join`.
+    :param leave_on_stop: leave the ring when the socket is closed, though it has a storage.
     :param timeout: seconds that an operation may take.
     :raises CannotListen: if the port cannot be had.
+    :raises StorageError: if the storage is in use, damaged, another network's, or not usable.
     :raises WouldBlockReactor: in a Twisted application, which uses `ChordService`.
     :raises ValueError, TypeError: for a parameter that cannot be.
     """
@@ -66,6 +74,8 @@ class ChordSocket(Dictionary):
         *,
         replicas: int | None = None,
         tls: str | os.PathLike[str] | None = None,
+        storage: Storage | str | os.PathLike[str] | None = None,
+        leave_on_stop: bool = False,
         timeout: float = 10.0,
     ) -> None:
         reactor = start_reactor()
@@ -74,21 +84,28 @@ class ChordSocket(Dictionary):
         self._closed = False
         self._pending: set[Deferred[Any]] = set()
 
-        def listen() -> ChordService:
+        async def listen() -> ChordService:
             service = ChordService(
                 *(reactor, addr, port, k, prot, out_addr),
                 replicas=replicas,
                 tls=tls,
+                storage=storage,
+                leave_on_stop=leave_on_stop,
                 timeout=timeout,
                 verbose=debug_level > 1,
             )
-            service.privilegedStartService()
-            service.startService()
+            try:
+                service.privilegedStartService()
+                service.startService()
+            except BaseException:
+                await service.stopService()  # it may have opened its storage
+                raise
             open_services[service] = None
             return service
 
         try:
-            self._service = block(listen, patience=GRACE, pending=self._pending)
+            patience = GRACE if storage is None else _MOVING
+            self._service = block(listen, patience=patience, pending=self._pending)
         except CannotListenError as error:
             cause = error.socketError
             where = show_address(str(error.interface), int(error.port))
@@ -155,7 +172,13 @@ class ChordSocket(Dictionary):
         return block(function, *arguments, patience=_MOVING, pending=self._pending)
 
     def close(self) -> None:
-        """Leave the ring, within about 10 s, and close everything.  Again: nothing happens."""
+        """Close everything, within about 10 s.  Again: nothing happens.
+
+        Without a storage the socket leaves its ring before.  With one it keeps its place there, for
+        when it is opened again; :meth:`unjoin` leaves.
+
+        :raises StorageError: if what it kept could not be written to the end.
+        """
         if self._closed or self._pid != os.getpid():
             return
         patience = 2 * (self._service.settings.leave_timeout + GRACE)
@@ -251,7 +274,7 @@ class ChordSocket(Dictionary):
 
     @property
     def status(self) -> str:
-        """``"Nominal"``, or what is wrong."""
+        """``"Nominal"``, or what is wrong: members that are not reachable, an old certificate."""
         if self._closed:
             return "Closed"
         return str(self._wait(lambda: self._service.status))

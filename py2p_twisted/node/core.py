@@ -166,8 +166,6 @@ class Core(Kept):
         """What this node announces now."""
         settings = self.settings
         ring = self.ring_id
-        if not self.member and not any(self.ring_links()):
-            ring = b""  # it knew a ring, but has lost it
         return Hello(
             WIRE_VERSION,
             settings.prot.subnet,
@@ -287,6 +285,30 @@ class Core(Kept):
             link.peer.address == peer.address and link.peer.instance != peer.instance
             for link in self.links
         )
+
+    def is_gone(self, ring: bytes, hello: Hello) -> bool:
+        """Is the ring that this node reads no more: is nobody in it who was?
+
+        :param hello: of a peer that may be one of these; it may not be connected yet.
+        """
+        members = self.directory.members()
+        return (
+            not self.member
+            and bool(members)
+            and hello.ring != ring
+            and all(self._is_out(peer, hello) for peer in members)
+        )
+
+    def _is_out(self, peer: Peer, hello: Hello) -> bool:
+        """Has a member another memory by now, or does it say that it is in no ring?"""
+        if peer.instance == self.instance:
+            return True  # see is_gone()
+        if peer.instance == hello.peer.instance:
+            return not hello.ring
+        if peer.address == hello.peer.address:
+            return True
+        link = self.links.get(peer.instance)
+        return self.replaced(peer) or (link is not None and not link.hello.ring)
 
     def needed(self, config: Config) -> int:
         """How many members of a group decide.

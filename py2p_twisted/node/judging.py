@@ -5,6 +5,8 @@ Two rings that both hold something are never merged by themselves: a human decid
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from ..base import show_address
 from ..errors import ChordError, PeerUnreachable, RingConflict
 from ..settings import OFFERED_REPLICAS
@@ -25,6 +27,8 @@ def judge(core: Core, hello: Hello) -> ChordError | None:
     if hello.ring and hello.replicas not in OFFERED_REPLICAS:
         return PeerUnreachable(f"there is no ring that keeps {hello.replicas} copies of a key")
     mine = core.hello()
+    if mine.ring and core.is_gone(mine.ring, hello):
+        mine = replace(mine, ring=b"", replicas=core.settings.replicas or 0)
     gives_way = yields(mine, hello)
     conflict = disagreement(mine, hello, core.settings.replicas, gives_way=gives_way)
     if conflict is not None:

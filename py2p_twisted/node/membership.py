@@ -243,6 +243,8 @@ class Membership:
             await self._begin_anew()
         elif not done:
             core.ring_id, core.replicas = b"", 0  # nobody keeps anything of it: it is no more
+            core.renamed()
+            self.tell()
 
     async def _begin_anew(self) -> None:
         """Be another instance: the one that was still counts in groups whose data it gave up."""

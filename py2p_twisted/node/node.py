@@ -249,6 +249,8 @@ class Node:
             core.full_peers.discard(hello.peer.instance)
         if not hello.leeching:
             core.remember(hello.peer)
+        if not hello.ring and core.ring_id and core.is_gone(core.ring_id, hello):
+            self.forget_lost_ring()  # the last member says that it is no more
         if not hello.ring or hello.ring == core.ring_id:
             return
         if not core.member:
@@ -261,15 +263,26 @@ class Node:
     def _adopt_ring(self, link: Link) -> None:
         """A node without a ring met one."""
         core = self.core
-        if core.ring_id and any(core.ring_links()):
-            return
-        if core.ring_id != link.hello.ring:
-            core.forget_directory()
-            self.finder.forget()
+        ring = core.ring_id
+        if ring and (ring == link.hello.ring or not core.is_gone(ring, link.hello)):
+            return  # it is known already, or the known one may come back
+        core.forget_directory()
+        self.finder.forget()
         core.ring_id, core.replicas = link.hello.ring, link.hello.replicas
+        core.renamed()
         self.announce()
         self.spawn(self.finder.fetch_directory(link.peer), "fetching the directory")
         self.maintenance.kick()  # a leeching peer leads to members, which are dialled now
+
+    def forget_lost_ring(self) -> None:
+        """Somebody says where to read now: do not wait for a ring of which nobody is heard."""
+        core = self.core
+        if core.phase is Phase.LEECHING and core.ring_id and not any(core.ring_links()):
+            core.ring_id, core.replicas = b"", 0
+            core.forget_directory()
+            self.finder.forget()
+            core.renamed()
+            self.announce()
 
     async def _yield_to(self, link: Link) -> None:
         """Give up a ring that holds nothing, and join the other."""

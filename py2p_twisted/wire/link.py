@@ -20,7 +20,22 @@ from ..base import Peer
 from ..errors import ChordError, OperationTimeout, PeerUnreachable, Unavailable
 from ..settings import Settings
 from .complaints import printable
-from .messages import Answer, Ask, Busy, Declined, Hello, Message, Reply, Request
+from .messages import (
+    Answer,
+    Ask,
+    Busy,
+    Count,
+    Declined,
+    Hello,
+    Message,
+    Page,
+    Read,
+    ReadMany,
+    Reply,
+    Request,
+    WriteMany,
+    WriteOne,
+)
 from .round_trips import RoundTrips
 
 if TYPE_CHECKING:
@@ -30,6 +45,10 @@ __all__ = ["Link", "Pending"]
 
 #: The part of its queue that a peer may use when all queues together are long.
 _SHARE_WHEN_CROWDED = 64
+
+
+#: What begins an operation.  What goes on with one is never refused: it would begin again.
+_OF_CLIENTS = {Read, ReadMany, WriteOne, WriteMany, Page, Count}
 
 
 class Pending:
@@ -231,7 +250,8 @@ class Link:
                 self.log.warn("{peer} asks and does not read the answers: dropped", peer=self._name)
             protocol.abort()
             return
-        if protocol.queued_bytes > most or self._answering >= settings.requests_per_connection:
+        full = protocol.queued_bytes > most or self._answering >= settings.requests_per_connection
+        if full or (protocol.late and type(ask.body) in _OF_CLIENTS):
             protocol.send(Answer(number, Busy()))
             return
         try:

@@ -64,6 +64,9 @@ class Outbox:
     share = 0.001
     #: How many of those who have sent more than that go on in one turn.
     at_once = 8
+    #: Seconds that what arrived may wait for its turn; whoever waited longer is told that the node
+    #: is busy, which costs a fraction of doing what it asks.
+    most_wait = 0.1
 
     def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock
@@ -137,6 +140,7 @@ class MessageProtocol(Int32StringReceiver):
     :param max_length: bytes of the longest frame that is accepted; may be changed at any time.
     :param max_sent: bytes of the longest frame that peers accept.
     :ivar queued_bytes: what was sent, and the peer has not taken yet, costs this many bytes.
+    :ivar late: what is dealt with now has waited too long for its turn.
     :ivar closed: True once this side has begun to close, or the connection is gone.
     """
 
@@ -162,6 +166,8 @@ class MessageProtocol(Int32StringReceiver):
         self._in_transport = 0  # bytes that the transport took and could not send
         self._seconds = outbox.clock.seconds
         self._turn_ends = 0.0
+        self._arrived_at = 0.0
+        self.late = False  # what is dealt with now has waited for too long
 
     def connectionMade(self) -> None:
         """Twisted: the connection is made."""
@@ -172,6 +178,8 @@ class MessageProtocol(Int32StringReceiver):
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes arrived."""
         self._outbox.enter()
+        self._arrived_at = self._seconds()
+        self.late = False
         try:
             if self._missing and not self.closed:
                 data = self._collect(data)
@@ -207,6 +215,7 @@ class MessageProtocol(Int32StringReceiver):
         self.paused = False
         if self.closed:
             return
+        self.late = self._seconds() - self._arrived_at > self._outbox.most_wait
         self._outbox.enter()
         try:
             self._take_turn(b"")

@@ -22,9 +22,12 @@ from .chaos import ChaosRun
 from .kill import KillRun
 from .nodes import Guard
 from .plan import KINDS, Limits
+from .restart import RestartRun
 
 #: Seconds for all that a run does besides the time that it was given: it starts, heals and checks.
-_BESIDES = {"kill": 420.0, "chaos": 420.0}
+_BESIDES = {"kill": 420.0, "chaos": 420.0, "restart": 300.0}
+#: Processes, where nobody says how many.
+_NODES = {"kill": 8, "chaos": 8, "restart": 5}
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,11 +35,14 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument(
         "what",
-        choices=("kill", "chaos", "all"),
-        help="kill: two of the nodes killed at once, twice; chaos: clients, and every fault",
+        choices=(*_NODES, "all"),
+        help="kill: two of the nodes killed at once, twice; chaos: clients, and every fault;"
+        " restart: nodes with data on the disk, killed one by one and all at once",
     )
     parser.add_argument("--seed", type=int, help="of all that is chosen [any]")
-    parser.add_argument("--nodes", type=int, default=8, metavar="N", help="processes [8]")
+    parser.add_argument(
+        "--nodes", type=int, metavar="N", help="processes [8; 5 where they keep their data]"
+    )
     parser.add_argument(
         "--replicas",
         type=int,
@@ -45,9 +51,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="copies of a key; 0 leaves it to the daemon, and then nothing is killed [5]",
     )
     parser.add_argument("--seconds", type=float, default=120, help="of chaos [120]")
-    parser.add_argument("--clients", type=int, default=8, metavar="N", help="of chaos [8]")
+    parser.add_argument("--clients", type=int, default=8, metavar="N", help="if there are any [8]")
     parser.add_argument(
-        "--rate", type=float, default=400, help="operations a second that chaos tries [400]"
+        "--rate", type=float, default=400, help="operations a second that they try [400]"
     )
     parser.add_argument(
         "--faults", default=",".join(KINDS), help=f"of chaos, some of {','.join(KINDS)} [all]"
@@ -59,15 +65,19 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--faults takes some of {','.join(KINDS)}, not {chosen.faults}")
     if chosen.replicas not in (0, 1, 3, 5):
         parser.error("--replicas takes 1, 3 or 5, or 0 for the daemon's own number")
-    if not chosen.replicas + 3 <= chosen.nodes <= 32:
-        parser.error("--nodes takes 3 more than --replicas, and at most 32: some are to be away")
+    if chosen.nodes is not None:
+        spare = 0 if chosen.what == "restart" else 3
+        if not max(chosen.replicas + spare, 3) <= chosen.nodes <= 32:
+            parser.error(f"--nodes takes {spare} more than --replicas, at least 3, and at most 32")
+    chosen.nodes = {what: chosen.nodes or usual for what, usual in _NODES.items()}
     if not 6 <= chosen.clients <= 32 or not 1 <= chosen.rate <= 10_000 or chosen.seconds < 1:
         parser.error("6 to 32 clients, a rate of 1 to 10000, and at least one second")
+    kills = chosen.what in ("kill", "all")
     if not Limits.of(chosen.replicas).kills:
-        if chosen.what != "chaos":
+        if kills:
             parser.error("what has one copy is lost with its node: kill needs --replicas 5")
         chosen.kinds = [kind for kind in chosen.kinds if kind != "kill"]
-    if chosen.what != "chaos" and chosen.replicas < 5:
+    if kills and chosen.replicas < 5:
         parser.error("two of three members are no minority: kill needs --replicas 5")
     if not chosen.kinds:
         parser.error("no kind of fault is left")
@@ -93,7 +103,7 @@ class Session:
         :raises SystemExit: if one failed.
         """
         chosen = self._chosen
-        names = ["kill", "chaos"] if chosen.what == "all" else [chosen.what]
+        names = list(_NODES) if chosen.what == "all" else [chosen.what]
         passed = [await self._one(reactor, name) for name in names]
         if not all(passed):
             raise SystemExit(1)
@@ -103,30 +113,10 @@ class Session:
         chosen = self._chosen
         folder = self._folder / name
         folder.mkdir()
-        replicas = chosen.replicas or None
-        self._tell(name, f"seed {chosen.seed}, {chosen.nodes} nodes, replicas {replicas}, {folder}")
-        common = (reactor, folder, self._guard, Random(f"{name} {chosen.seed}"))
-        run: KillRun | ChaosRun
-        if name == "kill":
-            run = KillRun(
-                *common,
-                nodes=chosen.nodes,
-                replicas=replicas,
-                tell=lambda line: self._tell(name, line),
-            )
-            limit = _BESIDES[name]
-        else:
-            run = ChaosRun(
-                *common,
-                nodes=chosen.nodes,
-                replicas=replicas,
-                clients=chosen.clients,
-                rate=chosen.rate,
-                seconds=chosen.seconds,
-                kinds=chosen.kinds,
-                tell=lambda line: self._tell(name, line),
-            )
-            limit = _BESIDES[name] + chosen.seconds
+        nodes, replicas = chosen.nodes[name], chosen.replicas or None
+        self._tell(name, f"seed {chosen.seed}, {nodes} nodes, replicas {replicas}, {folder}")
+        run = self._run_of(name, (reactor, folder, self._guard), nodes, replicas)
+        limit = _BESIDES[name] + (chosen.seconds if name == "chaos" else 0.0)
         problems = run.problems
         began = time.monotonic()
         try:
@@ -145,6 +135,38 @@ class Session:
         where = f", seed {chosen.seed}, logs in {folder}" if problems else ""
         self._tell(name, f"{verdict} after {time.monotonic() - began:.0f} s{where}")
         return not problems
+
+    def _run_of(
+        self, name: str, where: tuple[Any, Path, Guard], nodes: int, replicas: int | None
+    ) -> KillRun | ChaosRun | RestartRun:
+        chosen = self._chosen
+        rng = Random(f"{name} {chosen.seed}")
+
+        def tell(line: str) -> None:
+            self._tell(name, line)
+
+        if name == "kill":
+            return KillRun(*where, rng, nodes=nodes, replicas=replicas, tell=tell)
+        clients, rate = chosen.clients, chosen.rate
+        if name == "restart":
+            return RestartRun(
+                *(*where, rng),
+                nodes=nodes,
+                replicas=replicas,
+                clients=clients,
+                rate=rate,
+                tell=tell,
+            )
+        return ChaosRun(
+            *(*where, rng),
+            nodes=nodes,
+            replicas=replicas,
+            clients=clients,
+            rate=rate,
+            seconds=chosen.seconds,
+            kinds=chosen.kinds,
+            tell=tell,
+        )
 
     def _tell(self, name: str, line: str) -> None:
         print(f"{name}: {line}", flush=True)

@@ -77,13 +77,23 @@ class ClusterNode:
 
     :param options: what every node's command line has.
     :param announced: the port that others dial: its own, or its proxy's.
+    :param durable: does it keep its data when its process ends?
     :ivar address: what others dial.
     """
 
     def __init__(
-        self, folder: Path, guard: Guard, options: list[str], name: str, port: int, announced: int
+        self,
+        folder: Path,
+        guard: Guard,
+        options: list[str],
+        name: str,
+        port: int,
+        announced: int,
+        *,
+        durable: bool = False,
     ) -> None:
         self.name = name
+        self.data = folder / f"{name}.data" if durable else None
         self.port = port
         self.address: Address = (HOST, announced)
         self.lives: list[Life] = []
@@ -100,9 +110,11 @@ class ClusterNode:
     def start(self, through: Iterable[Address]) -> None:
         """Start its process.
 
-        :param through: members to join through; none: it founds.
+        :param through: members to join through; none: it founds, or comes back to its ring.
         """
         arguments = ["--port", str(self.port), *self._options]
+        if self.data is not None:
+            arguments += ["--data", str(self.data)]
         if self.address[1] != self.port:
             arguments += ["--out-addr", f"{HOST}:{self.address[1]}"]
         for host, port in through:
@@ -143,16 +155,27 @@ class ClusterNode:
         """SIGCONT."""
         self.life.send(signal.SIGCONT)
 
+    def terminate(self) -> None:
+        """SIGTERM; :meth:`ended` waits for what comes of it."""
+        self.wanted = False
+        self.life.send(signal.SIGTERM)
+
+    async def ended(self) -> None:
+        """Wait until the present process has ended.
+
+        :raises AssertionError: if it goes on.
+        """
+        await eventually(
+            lambda: self.life.exit_code is not None, f"the end of {self.life.name}", _LEFT_WITHIN
+        )
+
     async def leave(self) -> bool:
         """SIGTERM, and wait for its end; did it hand over all that it kept?
 
         :raises AssertionError: if it goes on.
         """
-        self.wanted = False
-        self.life.send(signal.SIGTERM)
-        await eventually(
-            lambda: self.life.exit_code is not None, f"the end of {self.life.name}", _LEFT_WITHIN
-        )
+        self.terminate()
+        await self.ended()
         return self.life.says("Left ring") and not self.life.says("without handing over")
 
 

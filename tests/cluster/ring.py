@@ -35,6 +35,7 @@ class Ring:
 
     :param replicas: of the ring; None leaves it to the daemon.
     :param proxies: connections to nodes run through these, if given.
+    :param durable: do nodes keep their data when their processes end?
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class Ring:
         size: int,
         replicas: int | None,
         proxies: Proxies | None = None,
+        *,
+        durable: bool = False,
     ) -> None:
         options = [] if replicas is None else ["--replicas", str(replicas)]
         self.nodes: list[ClusterNode] = []
@@ -56,7 +59,9 @@ class Ring:
         for number, port in enumerate(quiet_ports(size), start=1):
             name = f"node {number}"
             announced = port if proxies is None else proxies.listen(name, HOST, port)
-            self.nodes.append(ClusterNode(folder, guard, options, name, port, announced))
+            self.nodes.append(
+                ClusterNode(folder, guard, options, name, port, announced, durable=durable)
+            )
 
     # -- life
 
