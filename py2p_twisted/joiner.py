@@ -46,10 +46,13 @@ class Joiner:
         pause = settings.redial_min
         told = ""
         while core.phase is not Phase.JOINED:
-            if self._alone or self._may_found():
+            if core.ring_id and self._alone:
+                problem = await self._join_known()
+            elif self._alone or self._may_found():
                 await self._node.membership.join()
                 return
-            problem = await self._try()
+            else:
+                problem = await self._try()
             if problem and problem != told:
                 self.log.info("Cannot join yet: {problem}. Trying on.", problem=problem)
                 told = problem
@@ -59,6 +62,14 @@ class Joiner:
 
     def _may_found(self) -> bool:
         return self._first and all(self._said_no_ring.get(a, 0) >= 2 for a in self._others)
+
+    async def _join_known(self) -> str:
+        """Back in the ring that this node knew, through the peers that it remembers."""
+        try:
+            await self._node.membership.join()
+        except ChordError as error:
+            return str(error)
+        return ""
 
     async def _try(self) -> str:
         """One round over all addresses; empty once joined, else what is in the way."""

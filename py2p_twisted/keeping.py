@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 from .errors import StorageError
 from .node import Node
-from .node.memory import FORMAT
+from .node.memory import FORMAT, remember_ring
 from .storage.interface import Storage
 
 __all__ = ["open_storage"]
@@ -33,11 +33,13 @@ def open_storage(node: Node, reactor: Any, storage: Storage) -> None:
     try:
         if not loaded.intact:
             log.warn(
-                "What was kept may not be all that this node had promised: {reason} It comes back "
+                "What was kept may not be all that this node had promised: {reason}. It comes back "
                 "as a new node.",
-                reason=loaded.reason,
+                reason=loaded.reason.rstrip("."),
             )
+            known = loaded
             loaded = storage.reset(expect)
+            remember_ring(node.core, known)
         node.keep_in(storage, loaded)
     except StorageError:
         storage.close(False).addErrback(lambda _: None)

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from .arguments import Address, check_address, check_host, check_port, security_of, storage_of
 from .base import count_of, protocol, show_address
 from .dictionary import Dictionary, Text, as_bytes
-from .errors import ChordError, NotConnected, PeerUnreachable
+from .errors import ChordError, NotConnected, PeerUnreachable, StorageError
 from .joiner import Joiner
 from .keeping import open_storage
 from .node import Node
@@ -117,7 +117,7 @@ class ChordService(Dictionary, Service):
         )
         self._storage = storage_of(storage)
         self._leave_on_stop = leave_on_stop
-        self._listening: Deferred[None] | None = None
+        self._listening: Deferred[Any] | None = None
         self._joining: Deferred[Any] | None = None
         self._given_up: Failure | None = None  # why it does not join, if it was told to
         self._waiting: list[Deferred[ChordService]] = []
@@ -137,8 +137,10 @@ class ChordService(Dictionary, Service):
         """Twisted: open the port, and found or join the ring that was asked for.
 
         :raises CannotListenError: if the port cannot be had.
+        :raises StorageError: if what it keeps cannot be used, or is another node's.
         """
         self._listen()
+        self._begin()
         super().startService()
         self._warn_of_strangers()
         if self._renewal is not None:
@@ -173,16 +175,26 @@ class ChordService(Dictionary, Service):
             raise RuntimeError("a ChordService that was stopped stays so: make a new one")
         if self._listening is not None:
             return
-        if self._storage is not None and self.node.core.journal is None:
-            open_storage(self.node, self._reactor, self._storage)
-        host = announced_host(self._interface)
-        out_addr = self._announced or (host, 0)
-        self._listening = self.node.listen(self._interface, self._wanted_port, out_addr)
+        self._listening = self.node.listen(self._interface, self._wanted_port)
         problems: list[Failure] = []
         self._listening.addErrback(problems.append)
         if problems:
             self._listening = None
             problems[0].raiseException()
+
+    def _begin(self) -> None:
+        """Be somebody; the process has given up its privileges by now."""
+        listening = self._listening
+        if self.running or listening is None:
+            return
+        if self._storage is not None:
+            try:
+                open_storage(self.node, self._reactor, self._storage)
+            except StorageError:
+                self._stopped = self.node.stop()
+                raise
+        host, announced = self._announced or (announced_host(self._interface), 0)
+        listening.addCallback(lambda port: self.node.begin(host, announced or port))
 
     @property
     def _keeps_its_place(self) -> bool:

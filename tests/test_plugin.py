@@ -262,10 +262,12 @@ class DataTests(PluginCase):
             self.assertTrue(lines[-1], lines)
         self.said(lines, "with --sync interval.", "Founded ring")
         foreground = [*TWISTD, "-n", "--pidfile=", *self.node]
-        daemon = [*TWISTD, "--pidfile=", *self.node]
+        elsewhere = ["chord", "--port", "0", "--data", str(self.data)]
+        another = [*TWISTD, "-n", "--pidfile=", *elsewhere]
+        daemon = [*TWISTD, "--pidfile=", *elsewhere]
         in_use = f"is in use by process {running.pid}"
         for number, (code, stdout, stderr) in enumerate(
-            self.run_all(foreground, [*TWIST, *self.node], daemon)
+            self.run_all(another, [*TWIST, *elsewhere], daemon)
         ):
             self.assertEqual(code, 1)
             self.assertNotIn("Traceback", stdout)
@@ -280,8 +282,8 @@ class DataTests(PluginCase):
         running.communicate()
         odd = self.folder / "odd.sqlite"
         odd.write_bytes(b"no database " * 1000)
-        wrong = ([*foreground, "--k", "7"], [*foreground, "--subnet", "other"])
-        broken = [*foreground, "--data", str(odd)]
+        wrong = ([*another, "--k", "7"], [*another, "--subnet", "other"])
+        broken = [*another[:-1], str(odd)]
         expected = ("k is '6' there and '7' here", "network is", "no SQLite database")
         for (code, _, stderr), words in zip(self.run_all(*wrong, broken), expected, strict=True):
             self.assertEqual(code, 1)

@@ -10,6 +10,8 @@ __all__ = ["left_behind"]
 
 def left_behind(core: Core) -> str:
     """How many keys are lost, and how many not, in words; only what applies."""
+    if core.journal is not None:
+        return f"{count_of(core.keys, 'key')} kept on this node's disk"
     lost = kept = away = 0
     for partition, acceptor in core.acceptors.items():
         config = core.directory.get(partition) or acceptor.config

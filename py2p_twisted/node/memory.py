@@ -28,6 +28,7 @@ __all__ = [
     "encode_meta",
     "encode_state",
     "has_ballot",
+    "remember_ring",
     "restore",
     "staged_difference",
 ]
@@ -147,6 +148,18 @@ def has_ballot(head: bytes, ballot: Ballot) -> bool:
     return _decoded(_head, head).ballot == ballot
 
 
+def remember_ring(core: Core, loaded: Loaded) -> None:
+    """Know the ring and the peers that were written down, and nothing else.
+
+    :raises StorageCorrupt: if that cannot be read.
+    """
+    if "node" in loaded.meta:
+        meta = _decoded(_meta, loaded.meta["node"])
+        core.ring_id, core.replicas = meta.ring, meta.replicas
+        for address in meta.peers[: core.settings.remembered_peers]:
+            core.remember_address(address)
+
+
 def restore(core: Core, loaded: Loaded, storage: Storage, cache: Cache) -> bool:
     """Be the node that was written down; False if nothing was.
 
@@ -158,9 +171,7 @@ def restore(core: Core, loaded: Loaded, storage: Storage, cache: Cache) -> bool:
     meta = _decoded(_meta, loaded.meta["node"])
     core.become(meta.me)
     core.lives = loaded.boots
-    core.ring_id, core.replicas = meta.ring, meta.replicas
-    for address in meta.peers[: core.settings.remembered_peers]:
-        core.remember_address(address)
+    remember_ring(core, loaded)
     states = {part: _decoded(_state, state) for part, state in loaded.states.items()}
     for state in states.values():
         if state.newest is not None:

@@ -154,20 +154,19 @@ class Node:
 
     # -- life
 
-    def listen(self, interface: str, port: int, out_addr: tuple[str, int]) -> Deferred[None]:
-        """Open the port; `out_addr` is announced, its port 0 standing for the port that opens."""
+    def listen(self, interface: str, port: int) -> Deferred[int]:
+        """Open the port; fires with its number."""
+        return self.links.listen(interface, port)
 
-        def listening(got: int) -> None:
-            host, announced = out_addr
-            self.core.name(host, announced or got)
-            self.maintenance.start()
-            if self._resumes:
-                self.membership.resume()
-
-        return self.links.listen(interface, port).addCallback(listening)
+    def begin(self, host: str, port: int) -> None:
+        """Announce this address, and live."""
+        self.core.name(host, port)
+        self.maintenance.start()
+        if self._resumes:
+            self.membership.resume()
 
     def keep_in(self, storage: Storage, loaded: Loaded) -> None:
-        """Be who was written down, and write down what must not be forgotten; before it listens.
+        """Be who was written down, and write down what must not be forgotten; before it begins.
 
         :raises StorageCorrupt: if what was written cannot be read.
         """
