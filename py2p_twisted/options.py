@@ -62,6 +62,15 @@ def _address(option: str) -> Callable[[str], tuple[str, int]]:
     return coerce
 
 
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]{0,15})([KMGT]?)", text)
+    if found is None:
+        raise usage.UsageError(
+            f"--quota must be a number of bytes such as 5000000, 500M or 2G, not {text!r}"
+        )
+    return int(found[1]) << (10 * " KMGT".index(found[2] or " "))
+
+
 def _interface(text: str) -> str:
     if text == "localhost":
         return LOOPBACK
@@ -210,6 +219,14 @@ class Options(usage.Options):
             f" cost that second. [default: {ALWAYS}]",
             _one_of("--sync", ALWAYS, INTERVAL),
         ],
+        [
+            "quota",
+            None,
+            None,
+            "Bytes of keys and values, with what is kept of them, that this node takes, such as"
+            " 500M or 2G: beyond that, writes that need room are refused. [default: no limit]",
+            _bytes,
+        ],
     ]
 
     def __init__(self) -> None:
@@ -239,16 +256,18 @@ class Options(usage.Options):
             )
         self["prot"] = protocol(self["subnet"], encryption)
         if self["memory"]:
-            for name in ("data", "sync"):
+            for name in ("data", "sync", "quota"):
                 if self[name] is not None:
                     raise usage.UsageError(
                         f"--memory keeps nothing on the disk: leave it or --{name} out"
                     )
-        elif self["data"] is None and self["port"] == 0 and self["sync"] is not None:
-            raise usage.UsageError(
-                "with --port 0 nothing is kept on the disk unless --data names a folder: leave"
-                " --sync out, or add --data"
-            )
+        elif self["data"] is None and self["port"] == 0:
+            for name in ("sync", "quota"):
+                if self[name] is not None:
+                    raise usage.UsageError(
+                        "with --port 0 nothing is kept on the disk unless --data names a folder:"
+                        f" leave --{name} out, or add --data"
+                    )
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse, and check all that can be checked without listening.
@@ -279,4 +298,4 @@ def storage_for(options: Options) -> SQLiteStorage | None:
         if rundir == "." and twistd.get("chroot"):
             rundir = "/"
         folder = os.path.join(os.path.abspath(rundir), f"chord-{options['port']}.data")
-    return SQLiteStorage(folder, options["sync"] or ALWAYS)
+    return SQLiteStorage(folder, options["sync"] or ALWAYS, options["quota"])

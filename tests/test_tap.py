@@ -66,6 +66,8 @@ GOOD: list[tuple[list[str], dict[str, Any]]] = [
     (["--sync=always"], {"data": None, "sync": "always"}),
     (["--port", "0", "--data", "/data", "--sync", "always"], {"data": "/data"}),
     (["--memory"], {"memory": 1, "data": None}),
+    (["--quota", "5000000"], {"quota": 5_000_000}),
+    (["--quota", "2G"], {"quota": 2 << 30}),
     (["--memory", "--leave-on-stop"], {"memory": 1, "leave-on-stop": 1}),
 ]
 
@@ -102,6 +104,10 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--data", ""], ["--data", "folder", "--memory"]),
     (["--data", "d", "--memory"], ["--memory", "leave it or --data out"]),
     (["--memory", "--sync", "always"], ["--memory", "leave it or --sync out"]),
+    (["--quota", "lots"], ["--quota", "500M", "'lots'"]),
+    (["--quota", "0"], ["--quota", "bytes", "'0'"]),
+    (["--memory", "--quota", "1M"], ["--memory", "leave it or --quota out"]),
+    (["--port", "0", "--quota", "1M"], ["--port 0", "--data", "--quota"]),
     (["--sync", "never"], ["--sync", "always or interval", "'never'"]),
     (["--port", "0", "--sync", "always"], ["--port 0", "--data", "--sync"]),
     (["--memory=yes"], ["memory"]),
