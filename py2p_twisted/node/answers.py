@@ -77,7 +77,7 @@ class Answers:
             late(Failure(OperationTimeout("the node was stopped")))
             return
         self._waiting[answer] = (until, late)
-        if self._timer is None or until < self._look_at:
+        if self._timer is None or until + _SLACK < self._look_at:
             self._look_again(until)
 
     def _look_again(self, at: float) -> None:

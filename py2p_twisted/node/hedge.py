@@ -45,10 +45,12 @@ class Hedge(Generic[T]):
     def watch(self, waiting: T, asked: Sequence[Peer]) -> None:
         """These members were asked just now."""
         patience = _LEAST
+        links = self._core.links
         for peer in asked:
-            link = self._core.links.get(peer.instance)
-            if link is not None and link.round_trip is not None:
-                patience = max(patience, _ROUND_TRIPS * link.round_trip)
+            link = links.get(peer.instance)
+            took = None if link is None else link.round_trip
+            if took is not None and _ROUND_TRIPS * took > patience:
+                patience = _ROUND_TRIPS * took
         now: float = self._core.clock.seconds()
         self._watched.append((now + patience, waiting, waiting.rest))
         if self._timer is None:
