@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from .errors import StorageError
+from .errors import StorageError, StorageMismatch
 from .node import Node
 from .node.memory import FORMAT, remember_ring
 from .storage.interface import Storage
@@ -41,6 +41,16 @@ def open_storage(node: Node, reactor: Any, storage: Storage) -> None:
             loaded = storage.reset(expect)
             remember_ring(node.core, known)
         node.keep_in(storage, loaded)
+        _check_replicas(node)
     except StorageError:
         storage.close(False).addErrback(lambda _: None)
         raise
+
+
+def _check_replicas(node: Node) -> None:
+    ring, asked = node.core.replicas, node.core.settings.replicas
+    if ring and asked and ring != asked:
+        raise StorageMismatch(
+            f"the ring of this data keeps {ring} copies of every key, and replicas={asked} was "
+            "asked for: that cannot be changed; leave it out"
+        )

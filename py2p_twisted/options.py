@@ -283,7 +283,7 @@ class Options(usage.Options):
 def refuse(error: Exception) -> NoReturn:
     """End the process before anything started: one line on stderr, exit code 1."""
     reason = " ".join(str(error).split())
-    raise SystemExit(f"chord: {reason} (chord --help explains the options)") from None
+    raise SystemExit(f"chord: {reason} (twistd chord --help explains the options)") from None
 
 
 def storage_for(options: Options) -> SQLiteStorage | None:

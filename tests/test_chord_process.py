@@ -181,7 +181,7 @@ if sys.argv[3] == 'first':
     sock = open_it()
     assert not sock.leeching and sock['a'] == b'1', sock
     sock['b'] = '2'
-    error = raised(errors.StorageInUse, open_it)
+    error = raised(errors.StorageInUse, lambda: new(storage=folder, k=3))
     assert error.pid == os.getpid(), error
     if sys.argv[4] == 'kill':
         os.kill(os.getpid(), signal.SIGKILL)

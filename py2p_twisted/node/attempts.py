@@ -46,6 +46,7 @@ class Attempts:
         self._deadline = self.began + self._timeout
         self._pause = core.settings.retry_min
         self._short: tuple[int, int] | None = None  # members reached, of how many
+        self._config: Config | None = None  # of the last try
         self._last = "it was not tried"
         self.doubtful: Epoch | None = None
 
@@ -78,6 +79,7 @@ class Attempts:
         :raises StorageFull: if there is no room.
         :raises ChordError: if trying again is of no use.
         """
+        self._config = config
         if isinstance(problem, WrongEpoch):
             self._short = None
             self._last = "the key's partition is moving"
@@ -152,15 +154,27 @@ class Attempts:
     def _unknown(self) -> bool:
         return self._write and self.doubtful is not None
 
+    def _missing(self) -> tuple[int, int] | None:
+        """How many of how many members are there, if those are too few."""
+        core, config = self._core, self._config
+        if config is None:
+            return None
+        there = sum(p.instance == core.instance or core.alive(p) for p in config.members)
+        return None if there >= config.quorum else (there, len(config.members))
+
     def over(self) -> ChordError:
         """The error for an operation whose time is over."""
-        if self._short is not None:
-            reached, members = self._short
-            advice = "If the others will never come back: recover(accept_data_loss=True)"
+        short = self._short or self._missing()
+        if short is not None:
+            reached, members = short
+            advice = (
+                "Start the others again; only if their data are gone for good: "
+                "recover(accept_data_loss=True)"
+            )
             return Unavailable(
                 f"{reached} of the {members} members that keep this part of the keys could be "
                 f"reached in {self._timeout:g} s ({self._last}); {members // 2 + 1} are needed, "
-                f"and other keys are not affected. {advice}",
+                f"and keys that other members keep are not affected. {advice}",
                 reachable=reached,
                 members=members,
                 outcome_unknown=self._unknown,

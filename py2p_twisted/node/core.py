@@ -6,7 +6,7 @@ Owns the node's memory.  Each field has one writer, named beside it; everyone ma
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -285,6 +285,22 @@ class Core(Kept):
             link.peer.address == peer.address and link.peer.instance != peer.instance
             for link in self.links
         )
+
+    def without_quorum(self) -> tuple[int, Sequence[Peer]]:
+        """How many partitions that this node keeps have too few living members; who is missing."""
+        count = 0
+        missing: dict[bytes, Peer] = {}
+        for partition, acceptor in self.acceptors.items():
+            config = self.directory.get(partition) or acceptor.config
+            away = [
+                peer
+                for peer in config.members
+                if peer.instance != self.instance and not self.alive(peer)
+            ]
+            if len(config.members) - len(away) < self.needed(config):
+                count += 1
+                missing.update((peer.instance, peer) for peer in away)
+        return count, list(missing.values())
 
     def is_gone(self, ring: bytes, hello: Hello) -> bool:
         """Is the ring that this node reads no more: is nobody in it who was?

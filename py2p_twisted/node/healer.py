@@ -58,6 +58,14 @@ class Healer:
                 await self._finder.fetch_directory(link.peer)
         self._somebody()
 
+    def try_again(self) -> None:
+        """A member that could not be reached may be back: a reader would not notice."""
+        core = self._core
+        failed = [peer for peer in core.directory.members() if core.links.failed_lately(peer)]
+        if failed:
+            address = core.rng.choice(failed).address
+            core.links.dial(*address).addErrback(self._not_connected)
+
     def _somebody(self) -> Link | None:
         """A connection to a remembered peer, or None: then one is dialled whose time has come.
 

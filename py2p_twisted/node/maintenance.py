@@ -8,7 +8,7 @@ time.  What goes wrong is caught and logged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..base import Peer
+from ..base import Peer, count_of
 from ..errors import ChordError
 from .checker import Checker
 from .claims import Claims
@@ -38,6 +38,8 @@ _CLAIM_EVERY = 10
 _LEECHING_LINKS = 2
 #: Rounds between two looks of a leeching node for news of the directory.
 _CATCH_UP_EVERY = 5
+#: Rounds after which it is said that partitions have no quorum.
+_LASTING = 4
 #: Seconds until the next round when something changed.
 _SOON = 0.01
 
@@ -78,6 +80,8 @@ class Maintenance:
         self._told: tuple[Peer | None, Peer | None] | None = None
         self._told_of_two = False
         self._told_full = False
+        self._told_lacking = False
+        self._lacking = 0  # rounds in which some partition had no quorum
 
     def start(self) -> None:
         """Begin with the rounds."""
@@ -154,6 +158,7 @@ class Maintenance:
         self._tell_neighbours()
         self._tell_of_two()
         self._tell_full()
+        self._tell_quorums()
         if core.pointers != before:
             self._kicked = True
         self._begin_chores()
@@ -170,7 +175,9 @@ class Maintenance:
         self._told = between
         before, after = between
         if before is None or after is None:
-            if pointers.alone:
+            if pointers.alone and any(p.instance != self._core.instance for p in self._known()):
+                self.log.info("No other node of its ring is in sight.")
+            elif pointers.alone:
                 self.log.info("This node is alone in its ring.")
         else:
             self.log.info("Neighbours: {before} before, {after} after.", before=before, after=after)
@@ -183,12 +190,32 @@ class Maintenance:
             and pointers is not None
             and pointers.predecessor is not None
             and pointers.successors == (pointers.predecessor,)
+            and all(len(config.members) <= 2 for config in core.directory)
         )
         if two and not self._told_of_two:
             self.log.info(
                 "Two nodes keep two copies: this ring survives no crash before a third one joins."
             )
         self._told_of_two = two
+
+    def _known(self) -> Iterable[Peer]:
+        return self._core.directory.members()
+
+    def _tell_quorums(self) -> None:
+        """Keys that cannot be used: once, when that lasts, and once when it is over."""
+        lacking, missing = self._core.without_quorum()
+        self._lacking = self._lacking + 1 if lacking else 0
+        if self._lacking == _LASTING:
+            self._told_lacking = True
+            self.log.warn(
+                "No quorum: the keys of {lacking} that this node keeps cannot be used before more "
+                "of these are back: {missing}.",
+                lacking=count_of(lacking, "partition"),
+                missing=", ".join(map(str, missing)),
+            )
+        elif self._told_lacking and not lacking:
+            self._told_lacking = False
+            self.log.info("All partitions that this node keeps have a quorum again.")
 
     def _tell_full(self) -> None:
         """Proposers should know who has no room: once for each time that it changes."""
@@ -225,6 +252,7 @@ class Maintenance:
         self._round += 1
         if len(list(core.ring_links())) < _LEECHING_LINKS:
             await self._healer.reconnect()
+        self._healer.try_again()
         if self._round % _CATCH_UP_EVERY == 0:
             await self._finder.catch_up()
 

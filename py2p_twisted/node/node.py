@@ -385,12 +385,13 @@ class Node:
             return f"Keeps nothing any more: {self.storage_problem}"
         if core.phase is Phase.LEAVING:
             return "Leaving the ring"
+        links = core.links
         lost = [
             peer
             for peer in core.directory.members()
-            if peer.instance != core.instance
-            and (core.links.failed_lately(peer) or core.links.get(peer.instance))
+            if (links.failed_lately(peer) or links.get(peer.instance) or core.replaced(peer))
             and not core.alive(peer)
+            and peer.instance != core.instance
         ]
         if lost:
             return "Not reachable: " + ", ".join(str(peer) for peer in lost)
