@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from py2p_twisted.errors import ChordError, NotConnected, Unavailable
+from py2p_twisted.errors import ChordError, NotConnected, OperationTimeout, Unavailable
 from py2p_twisted.node.core import user_key
 from py2p_twisted.table.proposer import Condition, Write
 from tests.group_case import Group, Member
@@ -165,6 +165,25 @@ class FaultTests(SynchronousTestCase):
         took, value = self.timed(group, client.operations.read(KEY))
         self.assertEqual(value, b"before")
         self.assertLess(took, 0.04)
+
+    def test_proposer_cut_off(self) -> None:
+        """A proposer that clients reach and members do not costs one write time, not every one."""
+        group = Group(5, 5)
+        client = group.nodes[-1]
+        keys = [user_key(b"%d" % n) for n in range(40)]
+        for key in keys:
+            group.wait(write(client, b"before", key=key))
+
+        def lost(_: Any, __: Any, done: Any, timeout: float | None = None) -> None:
+            failure = Failure(OperationTimeout("lost"))
+            group.clock.callLater(timeout or 0.5, done, failure)
+
+        group.nodes[0].core.links.request = lost  # type: ignore[method-assign]
+        took = [self.timed(group, write(client, b"after", key=key))[0] for key in keys]
+        self.assertLess(took[0], 1.2)
+        self.assertLess(max(took[1:]), 0.05)
+        for key in keys:
+            self.assertEqual(group.wait(client.operations.read(key)), b"after")
 
     def test_stopped(self) -> None:
         """What is begun on a node that was stopped fails, and leaves no timer behind."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from py2p_twisted.errors import StorageInUse
+from py2p_twisted.errors import StorageCorrupt, StorageInUse
 from py2p_twisted.storage.check import SOUND, check
 from py2p_twisted.storage.interface import Batch
 from py2p_twisted.storage.sqlite import SQLiteStorage
@@ -163,3 +163,47 @@ class CrashTests(StorageCase):
         names = {c[0] for number in range(200) for c in changes_of(SEED, number)}
         public = {name for name in vars(Batch) if not name.startswith("_")}
         self.assertEqual(names, public & set(vars(Model)))
+
+    def test_lost_after_a_kill(self) -> None:
+        """The file, its log or both are gone: that is said, and nothing begins anew by itself."""
+        rng = random.Random(SEED)
+        for lost, found in (
+            (("node.sqlite",), "refused"),
+            (("node.sqlite", "node.sqlite-wal"), "refused"),
+            (("node.sqlite-wal",), "doubted or refused"),
+        ):
+            self.path = self.folder / "_".join(lost) / "node.sqlite"
+            self.killed("always", rng)
+            kept = {path.name: path.read_bytes() for path in self.path.parent.iterdir()}
+            for name in lost:
+                self.path.with_name(name).unlink()
+            storage = SQLiteStorage(self.path)
+            try:
+                loaded = storage.open(self.reactor)
+            except StorageCorrupt as error:
+                self.assertIn("missing or empty", str(error))
+                for name in kept.keys() - set(lost) - {"node.sqlite-lock", "node.sqlite-shm"}:
+                    self.assertEqual(self.path.with_name(name).read_bytes(), kept[name])
+                continue
+            self.assertEqual(found, "doubted or refused")
+            self.assertFalse(loaded.intact)
+            self.assertIn("the newest writes are gone", loaded.reason)
+            self.close(storage)
+
+    def test_emptied_after_a_proper_end(self) -> None:
+        """An empty file, or none, beside a lock file that knows better is refused."""
+        for empty in (True, False):
+            self.path = self.folder / f"{empty}" / "node.sqlite"
+            storage, _ = self.opened()
+            self.close(storage)
+            if empty:
+                self.path.write_bytes(b"")
+            else:
+                self.path.unlink()
+            error = self.assertRaises(StorageCorrupt, SQLiteStorage(self.path).open, self.reactor)
+            self.assertIn("remove the whole folder", str(error))
+            self.path.with_name("node.sqlite-lock").unlink()
+            self.path.unlink(missing_ok=True)
+            storage, loaded = self.opened()
+            self.assertEqual((loaded.intact, loaded.boots), (True, 1))
+            self.close(storage)

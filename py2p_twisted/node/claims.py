@@ -67,10 +67,17 @@ class Claims:
         k = core.settings.k
         taken: dict[int, bytes | None] = {}  # identifier -> claim, None if it cannot be read
         candidate = core.me.id
+        told = False
         while True:
             claim = await self._try_claim(candidate, taken)
             if claim:
                 return candidate
+            if taken.get(candidate, b"") is None and not told:
+                told = True
+                core.log.info(
+                    "Waiting for the nodes that keep the ring's identifiers: too few of them "
+                    "answer. Start them again, or recover the ring from one that is left."
+                )
             known = {peer.id for peer in core.directory.members()} | set(taken)
             free = widest_gap_middles(known, k) or widest_gap_middles(taken, k)
             if core.clock.seconds() > deadline:

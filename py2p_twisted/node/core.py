@@ -42,6 +42,8 @@ R = TypeVar("R")
 
 #: Seconds that the order in which members are asked stays the same.
 _PREFERRED_FOR = 0.1
+#: Seconds for which a proposer is not asked first that could do nothing.
+_PASSED_OVER_FOR = 5.0
 
 
 class Core(Kept):
@@ -78,6 +80,7 @@ class Core(Kept):
         self.found_differences = 0  # Checker: how often two members kept different records
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
         self._sleeper = Sleeper(clock)
+        self._passed_over: dict[bytes, float] = {}  # pass_over()
         self._preferred: dict[int, tuple[Config, int, float, tuple[Peer, ...]]] = {}
         self.joined_changed = lambda: None  # Node
 
@@ -259,7 +262,7 @@ class Core(Kept):
         return silence < self.settings.suspect_after
 
     def preferred(self, config: Config) -> tuple[Peer, ...]:
-        """A config's members: those that may be asked first, both in the group's order."""
+        """A config's members: those that may be asked come first, both in the group's order."""
         if len(config.members) == 1:
             return config.members
         now = self.clock.seconds()
@@ -268,7 +271,8 @@ class Core(Kept):
             same, changes, until, members = known
             if same is config and changes == self.links.changes and now < until:
                 return members
-        usable = [self.usable(peer) for peer in config.members]
+        passed = {peer for peer, until in self._passed_over.items() if until > now}
+        usable = [p.instance not in passed and self.usable(p) for p in config.members]
         members = config.members
         if not all(usable):
             members = tuple(
@@ -278,6 +282,17 @@ class Core(Kept):
         until = now + _PREFERRED_FOR
         self._preferred[config.partition] = (config, self.links.changes, until, members)
         return members
+
+    def pass_over(self, peer: Peer) -> None:
+        """Others did what this one could not: ask them first for a while.
+
+        It may be cut off from the members, and not from this node.
+        """
+        if peer.instance != self.instance:
+            if len(self._passed_over) >= self.settings.connections:
+                self._passed_over.clear()
+            self._passed_over[peer.instance] = self.clock.seconds() + _PASSED_OVER_FOR
+            self._preferred.clear()
 
     def replaced(self, peer: Peer) -> bool:
         """Does another instance answer at its address?  Then its memory is gone for good."""

@@ -65,11 +65,16 @@ class LockFile:
         """How often the data had been opened when that was noted; 0 if it never was."""
         return self._noted().get("boots", 0)
 
-    def note(self, boots: int) -> None:
+    def closed(self) -> bool:
+        """Were all connections to the data closed by whoever had it last?"""
+        return bool(self._noted().get("closed", 0))
+
+    def note(self, boots: int, *, closed: bool = False) -> None:
         """Say who is in, and how often the data was opened; on the disk when this returns."""
         assert self._file is not None
         with told(self._path, "written"):
-            content = json.dumps({"pid": os.getpid(), "boots": boots}).encode() + b"\n"
+            noted = {"pid": os.getpid(), "boots": boots, "closed": int(closed)}
+            content = json.dumps(noted).encode() + b"\n"
             os.pwrite(self._file, content, 0)
             os.ftruncate(self._file, len(content))
             os.fsync(self._file)

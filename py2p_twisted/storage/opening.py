@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 
-from ..errors import StorageMismatch, StorageUnusable
+from ..errors import StorageCorrupt, StorageMismatch, StorageUnusable
 from .faults import told
 from .interface import Batch
 from .lock import LockFile, fingerprint, machine
@@ -149,12 +149,24 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def open_file(
-    path: str, make: Connect, cache: int, lock: LockFile, sync: str, expect: Mapping[str, bytes]
+    path: str,
+    make: Connect,
+    cache: int,
+    lock: LockFile,
+    sync: str,
+    expect: Mapping[str, bytes],
+    *,
+    anew: bool = False,
 ) -> Opened:
     """Open the file, or begin it; the lock is held.
 
+    :param anew: there is nothing, and that is right, though there was something once.
     :raises StorageError: if it cannot be used; it is as it was then.
     """
+    noted = 0 if anew else lock.boots()
+    log_lost = not os.path.exists(path + "-wal") and not lock.closed()
+    if _size(path) == 0 and (noted or _size(path + "-wal")):
+        raise _lost(path)
     _begin(path)
     inode, generation = fingerprint(path)
     now = Life(1, False, sync, machine(), inode, generation)
@@ -165,11 +177,13 @@ def open_file(
         probe = connect(path, make, cache, writing=False)
         with closing(probe):
             fresh = is_empty(probe)
+            if fresh and noted:
+                raise _lost(path)
             if not fresh:
                 check_schema(probe, path)
                 meta, states = read_meta(probe, path), read_states(probe, path)
                 _compare(path, meta, expect)
-                now = _again(now, read_life(probe, path), lock.boots())
+                now = _again(now, read_life(probe, path), noted, log_lost=log_lost)
             connection = connect(path, make, cache, writing=True)
             undo.callback(connection.close)
         with transaction(connection):
@@ -184,15 +198,33 @@ def open_file(
     return Opened(connection, now, {**expect, **meta}, states, used)
 
 
-def _again(now: Life, before: Life, noted: int) -> Life:
+def _size(path: str) -> int:
+    """Bytes of a file; 0 if there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _lost(path: str) -> StorageCorrupt:
+    return StorageCorrupt(
+        f"{path} is missing or empty, and was not always: the data are gone, or not there yet (is"
+        " the disk mounted?). If they are gone for good, remove the whole folder, or this file's"
+        " -wal and -lock, and the node begins anew",
+        path=path,
+    )
+
+
+def _again(now: Life, before: Life, noted: int, *, log_lost: bool) -> Life:
     """The present life of a file that had one before."""
-    return replace(now, boots=before.boots + 1, doubt=_doubt(now, before, noted))
+    return replace(now, boots=before.boots + 1, doubt=_doubt(now, before, noted, log_lost=log_lost))
 
 
-def _doubt(now: Life, before: Life, noted: int) -> str:
+def _doubt(now: Life, before: Life, noted: int, *, log_lost: bool) -> str:
     """Why the file may have forgotten what it promised; empty if it has not.
 
     :param noted: openings that the lock file knows of.
+    :param log_lost: SQLite's write-ahead log is not there, and nobody closed the file.
     """
     if before.doubt:
         return before.doubt
@@ -206,6 +238,11 @@ def _doubt(now: Life, before: Life, noted: int) -> str:
         return (
             f"this file is an earlier state of itself: it was opened {before.boots} times, and the"
             f" lock file beside it knows of {noted}"
+        )
+    if noted and log_lost:
+        return (
+            "the newest writes are gone: the file was not closed, and its -wal, where they were, is"
+            " not there"
         )
     same_run = now.machine is not None and now.machine == before.machine
     if before.sync == INTERVAL and not before.clean and not same_run:

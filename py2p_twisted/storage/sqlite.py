@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -137,7 +137,7 @@ class SQLiteStorage:
         except BaseException:
             self._lock.release()
             raise
-        return self._begin(expect or {})
+        return self._begin(expect or {}, anew=True)
 
     def commit(self, batch: Batch, done: Done) -> None:
         """Keep a batch, which is empty and free afterwards.
@@ -198,14 +198,17 @@ class SQLiteStorage:
         self._patience = self._reactor.callLater(self._close_timeout, self._give_up)
         return waiting
 
-    def _begin(self, expect: Mapping[str, bytes]) -> Loaded:
+    def _begin(self, expect: Mapping[str, bytes], *, anew: bool = False) -> Loaded:
         try:
-            opened = open_file(self.path, self._make, _WRITER_CACHE, self._lock, self.sync, expect)
+            opened = open_file(
+                self.path, self._make, _WRITER_CACHE, self._lock, self.sync, expect, anew=anew
+            )
             try:
                 with told(self.path, "opened"):
                     self._reader = connect(self.path, self._make, self._cache, writing=False)
             except BaseException:
                 opened.connection.close()
+                self._lock.note(self._lock.boots(), closed=True)
                 raise
         except BaseException:
             self._lock.release()
@@ -268,6 +271,8 @@ class SQLiteStorage:
         self._connection.close()
         self._writer = None
         if not keep_lock:
+            with suppress(StorageError):  # then the next opening has a doubt
+                self._lock.note(self._lock.boots(), closed=True)
             self._lock.release()
 
     def _ended(self, error: StorageError | None) -> None:

@@ -194,6 +194,8 @@ class Links:
         if link is not None:
             self._watch.expect()
             return link.ask(request, timeout)
+        if peer.address == self.hello().peer.address:
+            return fail(PeerUnreachable(f"this node has the address of {peer} now"))
         if self._dialler.failed_just_now(peer.address):
             return fail(PeerUnreachable(f"{peer} could not be reached just now"))
 
