@@ -107,13 +107,17 @@ class Dictionary:
         """Delete a key; fires with whether there was a value."""
         return self._write(self._key(key), None, Condition.PRESENT)
 
-    def compare_and_set(self, key: Text, expected: Text | None, value: Text) -> Deferred[bool]:
+    def compare_and_set(
+        self, key: Text, expected: Text | None, value: Text | None
+    ) -> Deferred[bool]:
         """Write only if the present value is the expected one (None: only if there is none).
 
-        :returns: fires with whether it was written.
+        :param value: None deletes.
+        :returns: fires with whether it was done.
         """
         old = None if expected is None else self._value(expected)
-        return self._write(self._key(key), self._value(value), Condition.EQUALS, old)
+        new = None if value is None else self._value(value)
+        return self._write(self._key(key), new, Condition.EQUALS, old)
 
     def setdefault(self, key: Text, default: Text) -> Deferred[bytes]:
         """The value at a key; writes the default first if there is none."""

@@ -80,6 +80,9 @@ class SettledTests(SynchronousTestCase):
         self.assertFalse(group.wait(write(client, b"2", Condition.EQUALS, None)))
         self.assertTrue(group.wait(write(client, b"3", Condition.EQUALS, b"1")))
         self.assertEqual(group.wait(client.operations.read(KEY)), b"3")
+        self.assertFalse(group.wait(write(client, None, Condition.EQUALS, b"2")))
+        self.assertTrue(group.wait(write(client, None, Condition.EQUALS, b"3")))
+        self.assertIsNone(group.wait(client.operations.read(KEY)))
 
     def test_many(self) -> None:
         """Many keys travel together, and all are there on every member."""

@@ -81,13 +81,14 @@ class Dictionary(MutableMapping[bytes, bytes]):
         if not self._wait(self._service.delete, as_bytes(key), write=True):
             raise KeyError(key)
 
-    def compare_and_set(self, key: Text, expected: Text | None, value: Text) -> bool:
+    def compare_and_set(self, key: Text, expected: Text | None, value: Text | None) -> bool:
         """Write only if the present value is the expected one (None: only if there is none).
 
-        :returns: whether it was written.
+        :param value: None deletes.
+        :returns: whether it was done.
         """
         old = None if expected is None else as_bytes(expected, "a value")
-        new = as_bytes(value, "a value")
+        new = None if value is None else as_bytes(value, "a value")
         return bool(self._wait(self._service.compare_and_set, as_bytes(key), old, new, write=True))
 
     def setdefault(self, key: Text, default: Text | None = None) -> bytes:

@@ -49,7 +49,7 @@ _MOST_TRIES = 5
 class RecoveryReport:
     """What a recovery did.
 
-    :ivar era: the new era's counter.
+    :ivar era: the new era's counter; the present one's if there was nothing to recover.
     :ivar kept: partitions whose group has a quorum: nothing was lost.
     :ivar reformed: partitions that were re-formed from less than a quorum.
     :ivar lost: partitions whose records are gone.
@@ -227,6 +227,9 @@ class Recovery:
             if not found.enough(core.directory.get(partition))
             or (partition in before and before[partition].still(found))
         }
+        if not broken and len(left) == core.partitions:
+            core.log.info("Nothing to recover: all partitions have a quorum.")
+            return RecoveryReport(era=era - 1, kept=len(left), lost=0)
         taken: dict[int, tuple[Config, int]] = {}
         for number in range(1, _MOST_TRIES + 1):
             missing = [part for part in broken if part not in taken and broken[part].keepers]

@@ -104,7 +104,8 @@ def misnamed(certificate: x509.Certificate, host: str) -> str | None:
         verify_service_identity(extract_patterns(certificate), [service], [])
     except (VerificationError, CertificateError, ValueError):
         named = names(certificate)
-        return f"does not name {host!r}; it names {named}: issue one with that subjectAltName"
+        remedy = "issue one that does (chordctl tls issue, --host)"
+        return f"does not name {host!r}; it names {named}: {remedy}"
     return None
 
 

@@ -165,6 +165,10 @@ class _SniffingFactory(WrappingFactory[_SniffingProtocol]):
     protocol = _SniffingProtocol
     noisy = False
 
+    def logPrefix(self) -> str:
+        """Twisted: how the log calls the listening port."""
+        return str(self.wrappedFactory.logPrefix())
+
     def buildProtocol(self, addr: IAddress | None) -> _SniffingProtocol | None:  # type: ignore[override]
         tls = self.wrappedFactory.buildProtocol(addr)
         if tls.wrappedProtocol is None:  # the innermost factory refuses; Twisted's would crash
