@@ -15,10 +15,10 @@ from py2p_twisted.settings import Settings
 
 from .disk import SimDisk
 from .history import History
-from .scenarios import Report, enter, heal, resume, write_and_read
+from .scenarios import Report, enter, finished, heal, judge, resume, write_and_read
 from .weather import PERFECT, ROUGH
 from .workload import Client
-from .world import SimNode, Stuck, World
+from .world import SimNode, World
 
 __all__ = ["durable"]
 
@@ -164,29 +164,7 @@ def _durable(world: World, run: _Run, seed: int) -> Report:
     world.run_while(lambda: run.stopping > 0, 60)
     for address in list(run.down):
         run.start(address)
-    for client in clients:
-        client.stop()
-    if not world.run_while(lambda: not all(client.idle for client in clients), 90):
-        raise Stuck("a client waits for ever")
-    unexpected = [failure for client in clients for failure in client.unexpected]
-    if unexpected:
-        unexpected[0].raiseException()
-    verdict = history.check()
-    if not verdict:
-        raise AssertionError(verdict.text)
-    world.run_while(
-        lambda: any(node.phase in (Phase.JOINING, Phase.LEAVING) for node in world.nodes), 60
-    )
+    judge(world, clients, history)
     settled = world.settle(120)
     write_and_read(world, rng)
-    report = Report(
-        seed,
-        len(world.nodes),
-        world.clock.turn,
-        world.clock.seconds(),
-        settled,
-        len(history.operations),
-        sum(operation.fate == "outcome unknown" for operation in history.operations),
-    )
-    world.stop()
-    return report
+    return finished(world, seed, history, settled)

@@ -7,6 +7,7 @@ ideal, that every partition is served, and that no read was wrong.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -36,7 +37,9 @@ __all__ = [
     "InvariantBroken",
     "Report",
     "enter",
+    "finished",
     "heal",
+    "judge",
     "proven",
     "resume",
     "rough",
@@ -253,6 +256,14 @@ def _rough(world: World, rng: Random, faults: Faults, most: int, seed: int) -> R
     world.network.calm()
     for node in world.nodes:
         node.paused = False
+    judge(world, clients, history)
+    settled = _settle(world, crashed=crashed)
+    write_and_read(world, rng)
+    return finished(world, seed, history, settled)
+
+
+def judge(world: World, clients: Sequence[Client], history: History) -> None:
+    """End the clients, and look at what they saw; then let who joins or leaves be done with it."""
     for client in clients:
         client.stop()
     if not world.run_while(lambda: not all(client.idle for client in clients), 90):
@@ -266,8 +277,10 @@ def _rough(world: World, rng: Random, faults: Faults, most: int, seed: int) -> R
     world.run_while(
         lambda: any(node.phase in (Phase.JOINING, Phase.LEAVING) for node in world.nodes), 60
     )
-    settled = _settle(world, crashed=crashed)
-    write_and_read(world, rng)
+
+
+def finished(world: World, seed: int, history: History, settled: float) -> Report:
+    """What the run did; stops every node."""
     report = Report(
         seed,
         len(world.nodes),
