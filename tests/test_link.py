@@ -15,6 +15,7 @@ from py2p_twisted.table.group import FIRST_EPOCH
 from py2p_twisted.wire.link import Link
 from py2p_twisted.wire.messages import (
     WIRE_VERSION,
+    Accept,
     Answer,
     Ask,
     Busy,
@@ -308,6 +309,18 @@ class AnswerTests(LinkCase):
     def test_at_once(self) -> None:
         self.reply = Value(b"v")
         self.assertEqual(self.asked(2), [Answer(0, Value(b"v")), Answer(1, Value(b"v"))])
+
+    def test_what_came_too_late(self) -> None:
+        """An operation that begins is refused, which costs little; one that goes on is not."""
+        self.protocol.late = True
+        read = Read(FIRST_EPOCH, b"key")
+        self.assertEqual(self.asked(2, read), [Answer(0, Busy()), Answer(1, Busy())])
+        self.assertEqual(self.answered, [])
+        accept = Accept(((0, FIRST_EPOCH, ()),))
+        self.assertEqual(self.asked(1, accept), [Answer(0, Done())])
+        self.assertEqual(self.asked(), [Answer(0, Done())])
+        self.protocol.late = False
+        self.assertEqual(self.asked(1, read), [Answer(0, Done())])
 
     def test_later(self) -> None:
         self.reply = Deferred()

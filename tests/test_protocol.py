@@ -293,6 +293,20 @@ class TurnTests(ProtocolCase):
         self.protocol.dataReceived(framed(*messages)[-2:])
         self.assertEqual(self.receiver.messages, messages)
 
+    def test_what_waited_too_long_is_late(self) -> None:
+        """From its arrival to its turn; what comes then is not."""
+        late = []
+        self.receiver.on_message = lambda message: (
+            late.append(self.protocol.late),
+            self.spend(self.outbox.most_wait * 0.6),
+        )
+        self.protocol.dataReceived(framed(*[Ask(1, Ping())] * 4))
+        while self.transport.producerState == "paused":
+            self.turn()
+        self.assertEqual(late, [False, False, True, True])
+        self.protocol.dataReceived(framed(Ask(1, Ping())))
+        self.assertEqual(late[4:], [False])
+
     def test_two_take_turns(self) -> None:
         other, receiver, _ = self.connection()
         receiver.on_message = self.receiver.on_message
