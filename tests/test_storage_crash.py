@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from py2p_twisted.errors import StorageCorrupt, StorageInUse
+from py2p_twisted.errors import StorageCorrupt, StorageInUse, StorageMismatch
 from py2p_twisted.storage.check import SOUND, check
 from py2p_twisted.storage.interface import Batch
 from py2p_twisted.storage.sqlite import SQLiteStorage
@@ -189,6 +189,18 @@ class CrashTests(StorageCase):
             self.assertFalse(loaded.intact)
             self.assertIn("the newest writes are gone", loaded.reason)
             self.close(storage)
+
+    def test_refused_after_a_kill(self) -> None:
+        """Who was refused, and looked into it before, leaves no doubt behind."""
+        self.killed("always", random.Random(SEED))
+        for _ in range(2):
+            storage = SQLiteStorage(self.path)
+            self.assertRaises(StorageMismatch, storage.open, self.reactor, {"number": b"other"})
+        said: list[str] = []
+        self.assertEqual(check(str(self.path), said.append), SOUND, said)
+        storage, loaded = self.opened()
+        self.assertEqual((loaded.intact, loaded.reason), (True, ""))
+        self.close(storage)
 
     def test_emptied_after_a_proper_end(self) -> None:
         """An empty file, or none, beside a lock file that knows better is refused."""

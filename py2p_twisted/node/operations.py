@@ -18,7 +18,6 @@ from ..errors import NotConnected, OperationTimeout, StorageError
 from ..table.group import Config, Epoch
 from ..table.proposer import Outcome, Write
 from ..wire.messages import (
-    Failed,
     Read,
     ReadMany,
     Request,
@@ -218,7 +217,7 @@ class Operations:
     ) -> bool:
         core = self._core
         partition = core.partition(write.key)
-        silent = False  # is it the proposer that is of no use?  Then this node takes its place
+        silent = False  # is it the proposer that does not answer?  Then this node takes its place
         while True:
             if config is not None:
                 if outcome is Outcome.APPLIED or outcome is Outcome.REFUSED:
@@ -227,8 +226,7 @@ class Operations:
                     return outcome is Outcome.APPLIED
                 if outcome is Outcome.UNKNOWN:
                     raise unknown_outcome()
-                useless = isinstance(outcome, Failure | Failed) and len(config.members) > 1
-                silent = useless and not silent
+                silent = isinstance(outcome, Failure) and not silent and len(config.members) > 1
                 if outcome is Outcome.STALE:
                     attempts.check_time()
                     if attempts.doubtful is None:

@@ -172,7 +172,7 @@ def open_file(
     now = Life(1, False, sync, machine(), inode, generation)
     meta: dict[str, bytes] = {}
     states: dict[int, bytes] = {}
-    with told(path, "opened"), ExitStack() as undo:
+    with told(path, "opened"), _refused(path, lock, log_lost=log_lost), ExitStack() as undo:
         # Nothing is written to a file before it is known to be ours.
         probe = connect(path, make, cache, writing=False)
         with closing(probe):
@@ -196,6 +196,17 @@ def open_file(
         used = tally(connection, "record")[1]
         undo.pop_all()
     return Opened(connection, now, {**expect, **meta}, states, used)
+
+
+@contextmanager
+def _refused(path: str, lock: LockFile, *, log_lost: bool) -> Iterator[None]:
+    """Who looks at a file and refuses it closes it: SQLite may have emptied and removed its log."""
+    try:
+        yield
+    except BaseException:
+        if not log_lost and lock.boots() and not os.path.exists(path + "-wal"):
+            lock.note(lock.boots(), closed=True)
+        raise
 
 
 def _size(path: str) -> int:
@@ -239,7 +250,7 @@ def _doubt(now: Life, before: Life, noted: int, *, log_lost: bool) -> str:
             f"this file is an earlier state of itself: it was opened {before.boots} times, and the"
             f" lock file beside it knows of {noted}"
         )
-    if noted and log_lost:
+    if noted and log_lost and not before.clean:
         return (
             "the newest writes are gone: the file was not closed, and its -wal, where they were, is"
             " not there"
