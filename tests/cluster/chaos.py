@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,7 +89,8 @@ class ChaosRun:
             await ring.stop()
             await self._proxies.stop()
             self._write_down()
-        self._judge()
+        assert self._workload is not None
+        self.problems += self._workload.judge(self._tell)
 
     async def _rage(self) -> None:
         ring, rng = self._ring, self._rng
@@ -144,24 +144,9 @@ class ChaosRun:
         self._tell(f"{len(workload.keys)} keys read through {_LAST_READERS} nodes: {reads} reads")
         self.problems += workload.problems
 
-    def _judge(self) -> None:
-        assert self._workload is not None
-        began = time.monotonic()
-        history = self._workload.history
-        verdict = history.check()
-        took = time.monotonic() - began
-        self._tell(
-            f"history of {len(history.operations)} operations on {len(self._workload.keys)} keys:"
-            f" {verdict.outcome.value} (checked in {took:.1f} s)"
-        )
-        if not verdict:
-            self.problems.append(verdict.text)
-
     def _write_down(self) -> None:
         """For whoever looks into it: what was done to the ring, and what the clients saw."""
         if self._nemesis is not None:
             (self._folder / "nemesis.txt").write_text("\n".join(self._nemesis.story) + "\n")
         if self._workload is not None:
-            with (self._folder / "history.txt").open("w") as file:
-                for operation in self._workload.history.operations:
-                    file.write(f"{operation.key!r} {operation}\n")
+            self._workload.write_down(self._folder / "history.txt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -100,7 +99,8 @@ class RestartRun:
             await ring.stop()
             self._write_down()
         self._examine()
-        self._judge()
+        assert self._workload is not None
+        self.problems += self._workload.judge(self._tell)
 
     async def _instances(self) -> set[tuple[bytes, Address]]:
         return {member for group in await self._ring.groups() for member in group}
@@ -227,25 +227,10 @@ class RestartRun:
             if check(str(node.data), said.append) != SOUND:
                 self.problems.append(f"the data of {node.name}: {'; '.join(said)}")
 
-    def _judge(self) -> None:
-        assert self._workload is not None
-        began = time.monotonic()
-        history = self._workload.history
-        verdict = history.check()
-        took = time.monotonic() - began
-        self._tell(
-            f"history of {len(history.operations)} operations on {len(self._workload.keys)} keys:"
-            f" {verdict.outcome.value} (checked in {took:.1f} s)"
-        )
-        if not verdict:
-            self.problems.append(verdict.text)
-
     def _write_down(self) -> None:
         """For whoever looks into it: what the clients saw."""
         if self._workload is not None:
-            with (self._folder / "history.txt").open("w") as file:
-                for operation in self._workload.history.operations:
-                    file.write(f"{operation.key!r} {operation}\n")
+            self._workload.write_down(self._folder / "history.txt")
 
     async def _sleep(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds, lambda: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -158,6 +159,25 @@ class Workload:
             key.seen.append(result)
         self.samples.append(Sample(now, now - began, fault or self._under_fault()))
         return True
+
+    # -- what came of it
+
+    def judge(self, tell: Callable[[str], None]) -> list[str]:
+        """Check the history, and say so; what is wrong with it."""
+        began = time.monotonic()
+        verdict = self.history.check()
+        took = time.monotonic() - began
+        tell(
+            f"history of {len(self.history.operations)} operations on {len(self.keys)} keys:"
+            f" {verdict.outcome.value} (checked in {took:.1f} s)"
+        )
+        return [] if verdict else [verdict.text]
+
+    def write_down(self, path: Path) -> None:
+        """For whoever looks into it: what the clients saw."""
+        with path.open("w") as file:
+            for operation in self.history.operations:
+                file.write(f"{operation.key!r} {operation}\n")
 
     async def read_all(self, clients: Sequence[ChordService]) -> int:
         """Read every key through each of these, for the history; how many reads that was.

@@ -32,7 +32,6 @@ class _Run:
         self.most = most
         self.down: dict[str, SimDisk] = {}  # address -> the disk of a node that does not run
         self.stopping = 0
-        self.crashes = 0
 
     def add(self) -> None:
         """Another node, with an empty disk."""
@@ -52,7 +51,6 @@ class _Run:
     def crash(self, node: SimNode) -> None:
         """Kill it."""
         assert node.disk is not None
-        self.crashes += 1
         self.world.crash(node)
         self._gone(node)
 
