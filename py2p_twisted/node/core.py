@@ -227,6 +227,8 @@ class Core(Kept):
 
     def moved(self, peer: Peer) -> bool:
         """Is this instance at another place of the circle by now?  It left, and came back."""
+        if peer.instance == self.instance:
+            return peer.identifier != self.me.identifier
         link = self.links.get(peer.instance)
         return link is not None and link.peer.identifier != peer.identifier
 

@@ -142,7 +142,8 @@ class Plans:
         core = self._core
         start = core.start(config.partition)
         away = partial(_clockwise, start, core.settings.k)
-        gone = {peer.instance for peer in config.members if core.replaced(peer)}
+        # One that moved counts where it is now, not where the group remembers it.
+        gone = {peer.instance for peer in config.members if core.replaced(peer) or core.moved(peer)}
         dead = {peer.instance for peer in config.members if core.dead(peer)}
         wanted = desired(
             fit, config.members, core.replicas, away, dead=dead, gone=gone.union(leaving)

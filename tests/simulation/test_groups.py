@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import formatEvent, globalLogPublisher
 
 from py2p_twisted.base import Peer
 from py2p_twisted.errors import PeerUnreachable
-from py2p_twisted.node.core import Core, Staged, user_key
+from py2p_twisted.node.core import Core, Phase, Staged, claim_key, user_key
+from py2p_twisted.ring.circle import between_right
 from py2p_twisted.table.group import Ballot, Base, Config, Record, Successor
+from py2p_twisted.table.proposer import Write
 from py2p_twisted.wire.messages import Choose, Fetch, Open, Prefetch, Request, Wedge
 
 from .ring_case import RingCase, address, seeds
@@ -112,6 +115,43 @@ class TestGrowing(GroupCase):
                     world.wait(leaver.service.unjoin())
                     self.all_there(world, written)
                     written |= self.write(world, world.members()[0], 200)
+
+    def test_a_member_that_moved(self) -> None:
+        """A member whose identifier was given away joins anew: its groups follow the ring.
+
+        The ring is larger than what a successor list tells, so that the owners of its old
+        partitions do not see it at its new place.
+        """
+        far = 0
+        for seed in seeds(4):
+            with self.world(seed, replicas=3) as world:
+                self.grow(world, 16)
+                written = self.write(world, world.nodes[0])
+                far += self.give_away(world) > world.settings.successors + 1
+                self.all_there(world, written, 60)
+        self.assertTrue(far, "no seed moved the member far enough to show anything")
+
+    def give_away(self, world: World) -> int:
+        """Give one member's identifier to another; how many members it moves over."""
+        moving, other = world.rng.sample(world.members(), 2)
+        core, before, there = core_of(moving), core_of(moving).me, core_of(other).me
+        usurper = Peer(there.instance, before.identifier, there.host, there.port)
+        operations = other.service.node.operations
+        claim = Write(
+            claim_key(before.identifier),
+            msgspec.msgpack.encode(usurper),
+            operations.next_operation(),
+        )
+        world.wait(operations.write(claim))
+        self.until(
+            world,
+            lambda: core.me != before and moving.phase is Phase.JOINED,
+            60,
+            "it goes on under an identifier that is not its own",
+        )
+        return sum(
+            between_right(before.id, core_of(node).me.id, core.me.id) for node in world.members()
+        )
 
     def test_two_at_once(self) -> None:
         """Two nodes join at the same time, then two leave at the same time."""

@@ -14,7 +14,7 @@ from . import mutants
 from .scenarios import Report, proven, rough
 
 #: Seeds that were red once; they stay.
-FOUND = {"rough": (8, 10, 13, 16, 48, 65, 128, 137, 147, 722, 833, 4632, 5844), "proven": ()}
+FOUND = {"rough": (8, 10, 13, 16, 48, 65, 128, 137, 147, 722, 833, 1878, 4632, 5844), "proven": ()}
 
 
 def seeds(found: tuple[int, ...]) -> list[int]:
