@@ -27,6 +27,7 @@ from .node import Node
 from .node.core import Phase
 from .node.ending import left_behind
 from .node.recovery import RecoveryReport
+from .reporting import Reporting
 from .settings import DEFAULT_PROTOCOL, Settings
 from .storage.interface import Storage
 from .wire.endpoints import Endpoints, TwistedEndpoints, announced_host, is_loopback
@@ -35,7 +36,7 @@ from .wire.link import Link
 __all__ = ["ChordService", "Text", "as_bytes"]
 
 
-class ChordService(Dictionary, Service):
+class ChordService(Dictionary, Reporting, Service):
     """One node, as an ``IService`` for any application.
 
     :param reactor: clock and connections.

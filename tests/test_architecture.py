@@ -36,6 +36,7 @@ FLOORS = {
     "keeping": 3,
     "dictionary": 3,
     "joiner": 3,
+    "reporting": 3,
     "chord": 4,
     "options": 4,
     "tap": 4,

@@ -6,6 +6,7 @@ Owns the node's memory.  Each field has one writer, named beside it; everyone ma
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -77,6 +78,10 @@ class Core(Kept):
         self.fingers: Fingers[Peer] = Fingers(0, settings.k)  # Membership, Stabilizer
         self.full_peers: set[bytes] = set()  # Node: connected instances that have no room
         self.silent_since: dict[bytes, float] = {}  # Maintenance: members that do not answer
+        self.asked: Counter[type] = Counter()  # Node: requests of peers, by kind
+        self.reads = 0  # Keeper, Reading: values that were read here
+        self.writes = 0  # Proposals: that this node carried through groups
+        self.began = clock.seconds()  # Node: when it was named
         self.found_differences = 0  # Checker: how often two members kept different records
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
         self._sleeper = Sleeper(clock)

@@ -118,6 +118,7 @@ class Keeper:
         want = request.want
         if want is Want.BALLOT:
             return Version(None if record is None else record.ballot)
+        self._core.reads += 1
         if want is Want.VALUE:
             return Value(None if record is None else plain(record.value))
         if record is None:
@@ -156,6 +157,7 @@ class Keeper:
                 if want is not Want.VALUE:
                     ballots.append(None if record is None else record.ballot)
                     room -= _BALLOT_BYTES
+            self._core.reads += len(values)
             parts.append(SomeValues(tuple(values), tuple(ballots)))
         return Values(tuple(parts))
 

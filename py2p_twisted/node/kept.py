@@ -15,6 +15,7 @@ from ..base import Peer
 from ..errors import OperationTimeout
 from ..ring.circle import partition_count
 from ..settings import Settings
+from ..storage.interface import Storage
 from ..table.acceptor import Acceptor
 from ..table.directory import Directory
 from ..table.group import MOST_STAMP, Ballot, Config, Record, Successor
@@ -50,6 +51,8 @@ class Kept:
 
     def __init__(self) -> None:
         self.journal: Journal | None = None  # Node; None: nothing outlives the process
+        self.storage: Storage | None = None  # Node; where the journal writes
+        self.opened = 0  # serve(): epochs that began here
         self.directory = Directory()  # learn(), forget()
         self.acceptors: dict[int, Acceptor] = {}  # serve(), learn(), release(), forget()
         self.staged: dict[int, Staged] = {}  # hold(), let_go(), learn(), serve(), forget()
@@ -203,6 +206,7 @@ class Kept:
             config, records.items(), visible=USER, purged=purged
         )
         self.hear(acceptor.stamp)
+        self.opened += 1
         if self.journal is not None:
             self.journal.opened(acceptor, before)
 

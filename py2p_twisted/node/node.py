@@ -31,6 +31,7 @@ from ..wire.messages import (
     GetConfigs,
     GetDifference,
     GetDigests,
+    GetReport,
     GetState,
     Hello,
     Learn,
@@ -41,6 +42,7 @@ from ..wire.messages import (
     Prefetch,
     Recover,
     Reply,
+    Report,
     Request,
     Survey,
     TakeEra,
@@ -64,6 +66,7 @@ from .operations import Operations
 from .proposals import Proposals
 from .reconfigurer import Reconfigurer
 from .recovery import Recovery
+from .report import make_report, status_of
 from .stabilizer import Stabilizer
 from .sync import Sync
 from .takeover import Takeover
@@ -147,6 +150,7 @@ class Node:
         core.joined_changed = self.maintenance.kick
         self._own = self._handler_table()
         self._of_keys = {**self.keeper.handlers, **self.proposals.handlers}
+        self._security = security
         self._tasks: set[Deferred[Any]] = set()
         self._yielding = False
         self._resumes = False
@@ -161,6 +165,7 @@ class Node:
     def begin(self, host: str, port: int) -> None:
         """Announce this address, and live."""
         self.core.name(host, port)
+        self.core.began = self.core.clock.seconds()
         self.maintenance.start()
         if self._resumes:
             self.membership.resume()
@@ -173,7 +178,7 @@ class Node:
         core = self.core
         journal = Journal(core, storage, self._storage_failed)
         self._resumes = restore(core, loaded, storage, journal.cache)
-        core.journal = journal
+        core.journal, core.storage = journal, storage
         for acceptor in core.acceptors.values():
             core.journal.watch(acceptor)
 
@@ -327,6 +332,7 @@ class Node:
         ring = link.hello.ring
         if ring and ring != core.ring_id and core.member and type(request) is not Ping:
             return Declined("this node is in another ring")
+        core.asked[type(request)] += 1
         handler = self._of_keys.get(type(request))
         if handler is not None:
             reply = handler(request)
@@ -357,6 +363,7 @@ class Node:
             TakeEra: lambda _, request: self.recovery.answer_take_era(request),
             Survey: lambda _, request: self.recovery.answer_survey(request),
             Recover: lambda _, request: self.recovery.answer_recover(request),
+            GetReport: lambda _, __: self.report(),
         }
         return table
 
@@ -376,23 +383,11 @@ class Node:
 
     def status(self) -> str:
         """``"Nominal"``, or what is wrong, in a sentence."""
-        core = self.core
-        if core.phase is Phase.STOPPED:
-            return "Stopped"
-        if core.pointers is None and not any(core.ring_links()):
-            return "Not connected to a ring: connect() to a member, or join() to found one"
-        if self.storage_problem:
-            return f"Keeps nothing any more: {self.storage_problem}"
-        if core.phase is Phase.LEAVING:
-            return "Leaving the ring"
-        links = core.links
-        lost = [
-            peer
-            for peer in core.directory.members()
-            if (links.failed_lately(peer) or links.get(peer.instance) or core.replaced(peer))
-            and not core.alive(peer)
-            and peer.instance != core.instance
-        ]
-        if lost:
-            return "Not reachable: " + ", ".join(str(peer) for peer in lost)
-        return "Nominal"
+        return status_of(self.core, self.storage_problem)
+
+    def report(self, status: str = "") -> Report:
+        """What this node tells of itself.
+
+        :param status: in words, by who knows more of it than :meth:`status`.
+        """
+        return make_report(self.core, self.sync, self._security, status or self.status())

@@ -79,6 +79,7 @@ class Proposals:
         refusal = self._too_large(request.write) or no_room(self._core, config, [request.write])
         if refusal is not None:
             return refusal
+        self._core.writes += 1
         if len(config.members) == 1:
             outcome = self._alone(config, request.write)
             if outcome is not None:
@@ -173,6 +174,7 @@ class Proposals:
         if full is not None:
             done(full)
             return
+        self._core.writes += 1
         if len(config.members) == 1:
             outcome = self._alone(config, write)
             if outcome is not None:
@@ -229,6 +231,7 @@ class Proposals:
         place: int,
         finished: Callable[[], None],
     ) -> None:
+        self._core.writes += len(writes)
         if len(config.members) == 1:
             at_once = [self._alone(config, write) for write in writes]
             if None not in at_once:

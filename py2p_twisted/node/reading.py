@@ -158,6 +158,7 @@ class Readings:
         except StorageError:
             reading.note(Failure())
             return False
+        self._core.reads += 1
         ballot = None if record is None else record.ballot
         if reading.take(ballot, value):
             reading.finish(ballot)

@@ -252,6 +252,7 @@ class Link:
             return
         full = protocol.queued_bytes > most or self._answering >= settings.requests_per_connection
         if full or (protocol.late and type(ask.body) in _OF_CLIENTS):
+            protocol.refused_busy()
             protocol.send(Answer(number, Busy()))
             return
         try:

@@ -85,6 +85,7 @@ from .moves import (
     Wedge,
     Wedged,
 )
+from .reports import GetReport, Report
 
 __all__ = [
     "WIRE_VERSION",
@@ -112,6 +113,7 @@ __all__ = [
     "GetConfigs",
     "GetDifference",
     "GetDigests",
+    "GetReport",
     "GetState",
     "Hello",
     "Learn",
@@ -133,6 +135,7 @@ __all__ = [
     "Recovered",
     "Refused",
     "Reply",
+    "Report",
     "Request",
     "RouteTo",
     "Settle",
@@ -194,6 +197,7 @@ Request = (
     | TakeEra
     | Survey
     | Recover
+    | GetReport
 )
 
 Reply = (
@@ -225,6 +229,7 @@ Reply = (
     | TookEra
     | Surveyed
     | Recovered
+    | Report
 )
 
 # -- the envelopes

@@ -54,6 +54,7 @@ class Outbox:
 
     :ivar clock: tells a connection how long its turn took.
     :ivar queued_bytes: what all connections have to send, and their peers have not taken yet.
+    :ivar busy: requests that were refused because there was too much to do.
     """
 
     log = Logger()
@@ -71,6 +72,7 @@ class Outbox:
     def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock
         self.queued_bytes = 0
+        self.busy = 0
         self._waiting: list[MessageProtocol] = []
         self._unfinished: deque[MessageProtocol] = deque()
         self._depth = 0
@@ -339,6 +341,10 @@ class MessageProtocol(Int32StringReceiver):
     def crowded(self) -> bool:
         """Is so much queued for all peers of this node that each has to do with little?"""
         return self._outbox.crowded
+
+    def refused_busy(self) -> None:
+        """A request is refused because there is too much to do."""
+        self._outbox.busy += 1
 
     @property
     def held(self) -> bool:
