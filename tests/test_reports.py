@@ -10,7 +10,7 @@ from py2p_twisted.errors import PeerUnreachable
 from py2p_twisted.reporting import Member, Report
 from py2p_twisted.settings import Settings
 from py2p_twisted.wire.codec import encode
-from py2p_twisted.wire.messages import WIRE_VERSION, Answer, Request
+from py2p_twisted.wire.messages import WIRE_VERSION, Answer, Declined, Done, Leave, Request
 from py2p_twisted.wire.reports import MOST_LINKS, GroupsReport, LinkReport, StorageReport
 
 from .simulation.disk import SimDisk
@@ -220,3 +220,39 @@ class TestReports(RingCase):
             waiting.cancel()
             world.run(3)
             self.assertEqual(len(failed), 1)
+
+
+class TestLeave(RingCase):
+    """A member that is asked to leave."""
+
+    def ask(self, world: World, node: SimNode, member: SimNode) -> object:
+        """What a member answers."""
+        return world.wait(node.service.node.core.ask(member.service.node.core.me, Leave(), 30.0))
+
+    def test_leaves(self) -> None:
+        """It hands its keys over first, and stays connected, leeching."""
+        with self.world(1, k=4) as world:
+            members = self.grow(world, 3)
+            written = self.write(world, members[0])
+            reader = world.add()
+            world.wait(reader.service.connect(*address(members[0])))
+            self.assertEqual(self.ask(world, reader, members[1]), Done())
+            self.assertTrue(members[1].service.leeching)
+            world.settle(60)
+            self.assertEqual(len(world.members()), 2)
+            self.readable(world, written, [members[0], members[1], members[2], reader])
+            answer = self.ask(world, reader, members[1])
+            self.assertEqual(answer, Declined("it is not a member of the ring"))
+
+    def test_last(self) -> None:
+        """The last one keeps its keys, and says why."""
+        with self.world(2, k=4) as world:
+            (member,) = self.grow(world, 1)
+            written = self.write(world, member, 3)
+            reader = world.add()
+            world.wait(reader.service.connect(*address(member)))
+            answer = self.ask(world, reader, member)
+            assert isinstance(answer, Declined)
+            self.assertIn("it is the last one", answer.reason)
+            self.readable(world, written, [member, reader])
+            world.wait(member.service.unjoin(discard=True))

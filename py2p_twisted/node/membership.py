@@ -11,13 +11,13 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from ..base import count_of
-from ..errors import NotConnected, OperationTimeout, RingConflict, Unavailable
+from ..errors import ChordError, NotConnected, OperationTimeout, RingConflict, Unavailable
 from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
 from ..settings import DEFAULT_REPLICAS
 from ..table.digest import EMPTY_BASE
 from ..table.group import FIRST_EPOCH, Config, Successor
-from ..wire.messages import Done, Leaving, Ping, State
+from ..wire.messages import Declined, Done, Leaving, Ping, Reply, State
 from .claims import Claims
 from .core import Core, Phase
 from .finder import Finder
@@ -245,6 +245,20 @@ class Membership:
             core.ring_id, core.replicas = b"", 0  # nobody keeps anything of it: it is no more
             core.renamed()
             self.tell()
+
+    def answer_leave(self) -> Deferred[Reply]:
+        """Somebody who looks after the ring asks this node to leave it."""
+
+        async def answer() -> Reply:
+            if not self._core.member:
+                return Declined("it is not a member of the ring")
+            try:
+                await self.leave(timeout=self._core.settings.leave_timeout)
+            except ChordError as error:
+                return Declined(str(error))
+            return Done()
+
+        return Deferred.fromCoroutine(answer())
 
     async def _begin_anew(self) -> None:
         """Be another instance: the one that was still counts in groups whose data it gave up."""

@@ -35,6 +35,7 @@ from ..wire.messages import (
     GetState,
     Hello,
     Learn,
+    Leave,
     Leaving,
     Notify,
     Open,
@@ -364,6 +365,7 @@ class Node:
             Survey: lambda _, request: self.recovery.answer_survey(request),
             Recover: lambda _, request: self.recovery.answer_recover(request),
             GetReport: lambda _, __: self.report(),
+            Leave: lambda _, __: self.membership.answer_leave(),
         }
         return table
 

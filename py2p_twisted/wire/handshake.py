@@ -2,6 +2,7 @@
 
 The dialling side says HELLO first; the other answers HELLO, or REFUSED with its reason, so that
 both can tell their user what differs.  When a dialling node has received HELLO, it is connected.
+Who does not know what to say asks WHO instead, and hears HELLO: see ``probe.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..base import show_address
 from ..errors import BadMessage, ChordError, NetworkMismatch, PeerUnreachable, RingConflict
 from .endpoints import looks_like_tls, plain_text_met_tls
 from .link import Link
-from .messages import Answer, Ask, Hello, Message, Refused
+from .messages import Answer, Ask, Hello, Message, Refused, Who
 from .protocol import MessageProtocol
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Connection:
         self.protocol = MessageProtocol(self, links.outbox, settings.max_hello, settings.max_frame)
         self.link: Link | None = None
         self.error: ChordError | None = None  # why it ends, if this side or the peer said so
+        self.told = False  # the other end asked who is there, and knows it now
         self._links = links
         self._dialled = dialled
         self._said: Hello | None = None
@@ -116,8 +118,10 @@ class Connection:
             link.received_ask(message)
         elif isinstance(message, Hello):
             self._hello_again(link, message)
-        else:
+        elif isinstance(message, Refused):
             self._refused(message)
+        else:
+            self.refuse(PeerUnreachable(f"{self.address} asks who this is, and knows it"))
 
     def garbled(self, error: BadMessage, first_bytes: bytes) -> None:
         """What arrived is no message: close, and say why if the peer may listen."""
@@ -154,6 +158,11 @@ class Connection:
         links = self._links
         if isinstance(message, Refused):
             self._refused(message)
+            return
+        if isinstance(message, Who) and self._dialled is None:
+            self.told = True
+            self.protocol.send(self._our_hello())
+            self.protocol.close()
             return
         if not isinstance(message, Hello):
             self.refuse(PeerUnreachable(f"{self.address} did not begin with HELLO"))

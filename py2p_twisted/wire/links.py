@@ -333,7 +333,7 @@ class Links:
             self._lost(link, error)
         elif connection.dialled_address is not None:
             self._dialler.ended(connection.dialled_address, error)
-        else:
+        elif not connection.told:
             self.complain(host, error)
         self._check_stopped()
 

@@ -2,7 +2,8 @@
 
 A connection opens with a :class:`Hello` in both directions, or ends with a :class:`Refused`.  Then
 each side sends an :class:`Ask` and gets an :class:`Answer` with the same number.  A Hello sent
-again replaces the first: the node joined, left, or gave its ring up.
+again replaces the first: the node joined, left, or gave its ring up.  Who knows nothing of a node
+says :class:`Who`, and hears its Hello.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ from .moves import (
     Wedge,
     Wedged,
 )
-from .reports import GetReport, Report
+from .reports import GetReport, Leave, Report, Who
 
 __all__ = [
     "WIRE_VERSION",
@@ -117,6 +118,7 @@ __all__ = [
     "GetState",
     "Hello",
     "Learn",
+    "Leave",
     "Leaving",
     "Message",
     "Notify",
@@ -158,6 +160,7 @@ __all__ = [
     "Want",
     "Wedge",
     "Wedged",
+    "Who",
     "Window",
     "WriteMany",
     "WriteOne",
@@ -198,6 +201,7 @@ Request = (
     | Survey
     | Recover
     | GetReport
+    | Leave
 )
 
 Reply = (
@@ -285,4 +289,4 @@ class Answer(Frozen, frozen=True, tag=11):
     body: Reply
 
 
-Message = Hello | Refused | Ask | Answer
+Message = Hello | Refused | Who | Ask | Answer

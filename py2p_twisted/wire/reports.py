@@ -1,4 +1,4 @@
-"""What a node tells of itself to whoever looks after the ring (floor 1; data only).
+"""What whoever looks after a ring asks its nodes, and what they tell (floor 1; data only).
 
 Everything is bounded, and all numbers are whole: a report of the largest node fits one message.
 """
@@ -12,7 +12,16 @@ import msgspec
 from ..base import Peer
 from .bodies import Frozen, Number, Peers, Reason
 
-__all__ = ["MOST_LINKS", "GetReport", "GroupsReport", "LinkReport", "Report", "StorageReport"]
+__all__ = [
+    "MOST_LINKS",
+    "GetReport",
+    "GroupsReport",
+    "Leave",
+    "LinkReport",
+    "Report",
+    "StorageReport",
+    "Who",
+]
 
 #: Connections that one report tells of; members of the ring come first.
 MOST_LINKS = 256
@@ -24,6 +33,17 @@ Counts = Annotated[tuple[tuple[Word, Number], ...], msgspec.Meta(max_length=128)
 
 class GetReport(Frozen, frozen=True, tag=60):
     """How are you?  Answered by :class:`Report`."""
+
+
+class Leave(Frozen, frozen=True, tag=61):
+    """Hand everything over, and leave the ring.  Answered by :class:`Done` once that is over."""
+
+
+class Who(Frozen, frozen=True, tag=62):
+    """Instead of HELLO: tell who you are, to one who does not know yet what it would have to say.
+
+    Answered by HELLO, and the connection is closed.
+    """
 
 
 class LinkReport(Frozen, frozen=True):
