@@ -1,11 +1,13 @@
-"""Build the wheel as a release would, and try it in a second environment, from an empty folder."""
+"""Build as a release would, and try the wheel in a second environment, from an empty folder."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 from pathlib import Path
@@ -49,6 +51,39 @@ def looks_right(wheel: Path) -> None:
     expect(others == ["twisted/plugins/py2p_chord.py"], f"the wheel also holds {others}")
 
 
+def holds_the_docs(archive: Path) -> None:
+    """What the source archive must bring besides the package, and what it must not."""
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    wanted = {"LICENSE", "NEWS.rst", "README.rst", "SECURITY.md", "docs/index.rst"}
+    expect(wanted <= names, f"the source archive misses {sorted(wanted - names)}")
+    tests = sorted(name for name in names if name.startswith("tests"))
+    expect(not tests, f"the source archive would install {tests} as packages")
+
+
+def says_its_version(archive: Path, binaries: Path, empty: Path) -> None:
+    """There is one version, in ``__init__.py``; whoever tells it tells that one."""
+    source = (CHECKOUT / "py2p_twisted" / "__init__.py").read_text(encoding="utf-8")
+    (version,) = re.findall(r'^__version__ = "(.+)"$', source, re.M)
+    expect(archive.name == f"py2p_twisted-{version}.tar.gz", f"{archive.name} is not {version}")
+    code = "from importlib.metadata import version; print(version('py2p_twisted'))"
+    conf = CHECKOUT / "docs" / "conf.py"
+    for said in (
+        run(binaries / "python", "-c", code, cwd=empty),
+        run(binaries / "chordctl", "--version", cwd=empty),
+        run(binaries / "twistd", "chord", "--version", cwd=empty),
+        run(
+            sys.executable,
+            "-c",
+            f"import runpy; print(runpy.run_path({str(conf)!r})['release'])",
+            cwd=empty,
+        ),
+        run(sys.executable, "-m", "towncrier", "build", "--draft", cwd=CHECKOUT),
+    ):
+        words = re.sub(r"^py2p_twisted ", "", said.partition("would be written.\n\n")[2] or said)
+        expect(words.split()[0] == version, f"this does not begin with {version}:\n{said}")
+
+
 def found_and_leave(twistd: Path, folder: Path) -> None:
     """Start a node, wait until it runs, end it by SIGTERM, and look at how it went."""
     node = subprocess.Popen(
@@ -83,8 +118,10 @@ def main() -> None:
         empty.mkdir()
         # The wheel is built from the source archive, so that what the archive misses is missed.
         run(sys.executable, "-m", "build", "--outdir", dist, ".", cwd=CHECKOUT)
-        (wheel,) = dist.glob("*.whl")
+        (wheel,), (archive,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+        run(sys.executable, "-m", "twine", "check", "--strict", wheel, archive, cwd=empty)
         looks_right(wheel)
+        holds_the_docs(archive)
         run(sys.executable, "-m", "venv", environment, cwd=empty)
         binaries = environment / "bin"
         run(binaries / "pip", "install", "--quiet", wheel, cwd=empty)
@@ -92,6 +129,7 @@ def main() -> None:
             run(binaries / "python", "-c", f"import {module}", cwd=empty)
         listed = run(binaries / "twistd", "--help", cwd=empty)
         expect("\n    chord  " in listed, f"twistd does not know chord:\n{listed}")
+        says_its_version(archive, binaries, empty)
         found_and_leave(binaries / "twistd", empty)
         expect(not list(empty.iterdir()), "the node left files behind")
 

@@ -7,6 +7,6 @@ Importing this package starts no thread, opens no socket and installs no reactor
 * ``twistd chord``: the daemon, for the shell.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 __all__ = ["__version__"]
