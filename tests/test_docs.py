@@ -276,7 +276,7 @@ class TestPages(Running):
 
     def test_backup(self) -> None:
         """What is exported comes back by the import."""
-        export, imported, _ = blocks("operating.rst", "python")
+        export, imported = blocks("data.rst", "python")
         text = free_ports("\x00".join((_BEFORE, export, _BETWEEN, imported, _AFTER)))
         (port,) = set(re.findall(r'"127\.0\.0\.1", (\d{4,})', text))
         with self.daemon("-n", "chord", "--memory", "--port", port, until="Founded ring"):
@@ -288,15 +288,14 @@ class TestPages(Running):
 
     def test_commands(self) -> None:
         """Every ``twistd chord`` that is shown is understood."""
-        lines = [
-            line
-            for name in ("README.rst", "operating.rst")
-            for language in ("console", "ini")
-            for block in blocks(name, language)
-            for line in logical_lines(block)
+        pages = ("README.rst", *(path.name for path in DOCS.glob("*.rst")))
+        shown = [
+            match[1]
+            for text in (read("chord.service"), *(c for p in pages for c in blocks(p, "console")))
+            for line in logical_lines(text)
+            if (match := re.search(r"(?:twistd?\b| run ).* chord (.+)", line))
         ]
-        shown = [line.split(" chord ", 1)[1] for line in lines if " chord " in line]
-        self.assertGreater(len(shown), 8)
+        self.assertGreater(len(shown), 10)
         for arguments in shown:
             if "--help" not in arguments:
                 Options().parseOptions(shlex.split(arguments))
@@ -593,7 +592,7 @@ class TestComplete(SynchronousTestCase):
 
     def test_pages(self) -> None:
         """Every page is in a table of contents."""
-        listed = set(re.findall(r"^    (\w+)$", read("index.rst"), re.M))
+        listed = set(re.findall(r"^    ([\w-]+)$", read("index.rst"), re.M))
         pages = {path.stem for path in DOCS.glob("*.rst")} - {"index"}
         self.assertEqual(pages - listed, set())
 
