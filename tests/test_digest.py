@@ -19,7 +19,7 @@ from py2p_twisted.table.digest import (
     bucket_of,
     differing,
     digests,
-    in_buckets,
+    keys_in_buckets,
 )
 from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Base, Record
 
@@ -81,7 +81,7 @@ class BaseTests(SynchronousTestCase):
         records = {b"key": record(1, b"value"), b"gone": record(2, None)}
         base = base_of(records.items())
         self.assertEqual(base, Base(2, bytes.fromhex("666a22d16850bfefe34fa68a3c9d9f51")))
-        self.assertEqual(digests(records, 1), base.digest)
+        self.assertEqual(digests(records.items(), 1), base.digest)
         self.assertEqual(bucket_of(b"key", MOST_BUCKETS), 11177)
 
 
@@ -114,7 +114,7 @@ class BucketTests(SynchronousTestCase):
         """Exactly those buckets differ that hold a key whose versions differ."""
         keys = {key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key)}
         wanted = sorted({bucket_of(key, buckets) for key in keys})
-        ours, others = digests(mine, buckets), digests(theirs, buckets)
+        ours, others = digests(mine.items(), buckets), digests(theirs.items(), buckets)
         self.assertEqual(len(ours), buckets * DIGEST_BYTES)
         self.assertEqual(differing(ours, others), wanted)
         self.assertEqual(differing(others, ours), wanted)
@@ -123,13 +123,16 @@ class BucketTests(SynchronousTestCase):
     @given(RECORDS, BUCKETS, st.sets(st.integers(0, 15)))
     def test_in_buckets(self, records: dict[bytes, Record], buckets: int, some: set[int]) -> None:
         wanted = {number % buckets for number in some}
-        found = in_buckets(records, buckets, wanted)
-        for key, one in records.items():
-            self.assertIs(found.get(key), one if bucket_of(key, buckets) in wanted else None)
-        self.assertEqual(in_buckets(records, buckets, range(buckets)), records)
+        found = keys_in_buckets(records, buckets, wanted)
+        self.assertEqual(set(found), wanted)
+        for key in records:
+            bucket = bucket_of(key, buckets)
+            self.assertEqual(key in found.get(bucket, ()), bucket in wanted)
+        every = keys_in_buckets(records, buckets, range(buckets))
+        self.assertEqual(sorted(key for keys in every.values() for key in keys), sorted(records))
 
     def test_different_numbers_of_buckets(self) -> None:
-        self.assertRaises(ValueError, differing, digests({}, 1), digests({}, 2))
+        self.assertRaises(ValueError, differing, digests([], 1), digests([], 2))
 
     def test_repairing_what_differs_makes_equal(self) -> None:
         """What an exchange does: replace the records of the buckets that differ."""
@@ -137,9 +140,11 @@ class BucketTests(SynchronousTestCase):
         mine = {key: one for key, one in theirs.items() if one.ballot.counter % 7}
         mine |= {b"%d" % number: record(1) for number in (3, 33, 600)}
         buckets = bucket_count(len(theirs))
-        wanted = differing(digests(mine, buckets), digests(theirs, buckets))
-        for key in in_buckets(mine, buckets, wanted):
-            del mine[key]
-        mine |= in_buckets(theirs, buckets, wanted)
+        wanted = differing(digests(mine.items(), buckets), digests(theirs.items(), buckets))
+        for keys in keys_in_buckets(mine, buckets, wanted).values():
+            for key in keys:
+                del mine[key]
+        for keys in keys_in_buckets(theirs, buckets, wanted).values():
+            mine |= {key: theirs[key] for key in keys}
         self.assertEqual(mine, theirs)
         self.assertEqual(base_of(mine.items()), base_of(theirs.items()))

@@ -23,6 +23,7 @@ from py2p_twisted.settings import Settings
 from py2p_twisted.table.acceptor import Acceptor
 from py2p_twisted.table.digest import DIGEST_BYTES, MOST_BUCKETS, base_of
 from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Record, Successor
+from py2p_twisted.table.records import MemoryRecords
 from py2p_twisted.wire.codec import decode, encode
 from py2p_twisted.wire.messages import (
     Answer,
@@ -126,7 +127,7 @@ class Case(SynchronousTestCase):
 
     def want(self, mine: dict[bytes, Record], **more: Any) -> Want:
         """The peer's records of partition 0, into these."""
-        return Want(0, FIRST_EPOCH, Source.EPOCH, Copy(mine), **more)
+        return Want(0, FIRST_EPOCH, Source.EPOCH, Copy(MemoryRecords(mine)), **more)
 
 
 COUNTERS = st.dictionaries(st.sampled_from(KEYS), st.integers(1, 5), max_size=40)
@@ -206,9 +207,9 @@ class Sources(Case):
         """Another epoch, another partition, nothing staged: they are not here."""
         self.pair({})
         wants = [
-            Want(0, SECOND, Source.EPOCH, Copy({})),
-            Want(1, FIRST_EPOCH, Source.EPOCH, Copy({})),
-            Want(0, FIRST_EPOCH, Source.STAGED, Copy({})),
+            Want(0, SECOND, Source.EPOCH, Copy(MemoryRecords())),
+            Want(1, FIRST_EPOCH, Source.EPOCH, Copy(MemoryRecords())),
+            Want(0, FIRST_EPOCH, Source.STAGED, Copy(MemoryRecords())),
         ]
         self.assertEqual(self.pull(wants, Mode.MIRROR), [])
         self.assertTrue(all(want.missing for want in wants))
@@ -217,7 +218,7 @@ class Sources(Case):
         """Who left the ring cannot tell what it had: that is no answer."""
         self.pair({})
         self.there.pointers = None
-        want = Want(0, FIRST_EPOCH, Source.STAGED, Copy({}))
+        want = Want(0, FIRST_EPOCH, Source.STAGED, Copy(MemoryRecords()))
         self.assertEqual(self.pull([want], Mode.MIRROR), [])
         self.assertFalse(want.missing)
 
@@ -235,12 +236,14 @@ class Sources(Case):
         base = records(dict.fromkeys(KEYS[:10], 1))
         self.pair({})
         successor = Successor(config(0, 2), base_of(base.items()), SECOND)
-        staged = Staged(FIRST_EPOCH, dict(base))
+        staged = Staged(FIRST_EPOCH, MemoryRecords(dict(base)))
         mine: dict[bytes, Record] = {}
 
         def pulled() -> list[Want]:
             mine.clear()
-            return self.pull([Want(0, FIRST_EPOCH, Source.STAGED, Copy(mine))], Mode.MIRROR)
+            return self.pull(
+                [Want(0, FIRST_EPOCH, Source.STAGED, Copy(MemoryRecords(mine)))], Mode.MIRROR
+            )
 
         self.there.staged[0] = staged
         self.assertEqual(pulled(), [], "it is not complete")
@@ -341,7 +344,10 @@ class Bounds(Case):
                 Config(part, FIRST_EPOCH, (make_peer(1),)), some.items()
             )
         mine: dict[int, dict[bytes, Record]] = {part: {} for part in theirs}
-        wants = [Want(p, FIRST_EPOCH, Source.EPOCH, Copy(some)) for p, some in mine.items()]
+        wants = [
+            Want(p, FIRST_EPOCH, Source.EPOCH, Copy(MemoryRecords(some)))
+            for p, some in mine.items()
+        ]
         done = self.pull(wants, Mode.MIRROR)
         self.assertEqual({want.partition for want in done}, set(theirs))
         self.assertEqual(mine, theirs)
@@ -405,7 +411,7 @@ class Liars(Case):
 
         self.links.answer = answer
         mine: dict[bytes, Record] = {}
-        wants = [self.want(mine), Want(1, FIRST_EPOCH, Source.EPOCH, Copy({}))]
+        wants = [self.want(mine), Want(1, FIRST_EPOCH, Source.EPOCH, Copy(MemoryRecords()))]
         self.assertEqual(self.pull(wants, Mode.MIRROR), wants[1:])
         self.assertTrue(0 < len(mine) < len(KEYS))
 

@@ -20,6 +20,7 @@ from py2p_twisted.settings import Settings
 from py2p_twisted.table.acceptor import Acceptor
 from py2p_twisted.table.digest import base_of, combined
 from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Record, Successor
+from py2p_twisted.table.records import MemoryRecords
 from py2p_twisted.wire.link import Link
 from py2p_twisted.wire.messages import (
     Choose,
@@ -120,7 +121,7 @@ class Case(SynchronousTestCase):
         )
         successor = Successor(Config(0, SECOND, members), base_of(records.items()), FIRST_EPOCH)
         ballot = Ballot(FIRST_EPOCH, counter, self.driver.instance)
-        self.driver.staged[0] = Staged(FIRST_EPOCH, dict(records), successor, ballot)
+        self.driver.staged[0] = Staged(FIRST_EPOCH, MemoryRecords(dict(records)), successor, ballot)
         return ballot, successor
 
     def fetch(self, *parts: tuple[Ballot, Successor]) -> Reply:
@@ -273,7 +274,7 @@ class Holding(Case):
         self.frozen({**self.records, KEYS[0]: record(1)})
         self.assertEqual(self.fetch(part), Ready((0,)))
         del self.core.acceptors[0]
-        self.core.staged[0] = Staged(FIRST_EPOCH, dict(self.records))
+        self.core.staged[0] = Staged(FIRST_EPOCH, MemoryRecords(dict(self.records)))
         self.assertEqual(self.fetch(part), Ready((0,)))
         self.assertEqual(cast(Any, self.core.links).asked, [])
 
@@ -287,7 +288,7 @@ class Holding(Case):
     def test_not_the_base(self) -> None:
         """If the driver has other records than it says, nothing is held."""
         ballot, successor = self.next()
-        self.driver.staged[0].records.pop(KEYS[0])
+        self.driver.staged[0].records.drop(KEYS[0])
         self.assertEqual(self.fetch((ballot, successor)), Ready(()))
         self.assertNotIn(0, self.core.staged)
 
@@ -327,7 +328,7 @@ class Holding(Case):
         elsewhere = Successor(config(0, 2), successor.base, FIRST_EPOCH)
         later = ballot._replace(epoch=SECOND)
         self.assertEqual(self.fetch((ballot, elsewhere), (later, successor)), Ready(()))
-        self.core.serve(successor, dict(self.records))
+        self.core.serve(successor, MemoryRecords(dict(self.records)))
         self.assertEqual(self.fetch((ballot, successor)), Ready((0,)), "it is open here")
         self.assertEqual(self.fetch(self.next({}, 9, 3)), Ready(()), "another one is")
 
@@ -467,6 +468,8 @@ class CatchingUp(Case):
         """A base that is held ready is opened once it is known to be the agreed one."""
         part = self.next()
         self.assertEqual(self.open(part[1]), Opened(()))
-        self.core.staged[0] = Staged(FIRST_EPOCH, dict(self.records), part[1], part[0])
+        self.core.staged[0] = Staged(
+            FIRST_EPOCH, MemoryRecords(dict(self.records)), part[1], part[0]
+        )
         self.catch_up()
         self.assertEqual(self.core.acceptors[0].config, part[1].config)

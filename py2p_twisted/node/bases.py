@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from ..base import Peer
-from ..table.digest import base_of, combined
-from ..table.group import Ballot, Base, Config, Record, Successor, quorum
+from ..table.group import Ballot, Base, Config, Successor, quorum
+from ..table.records import Records
 from ..wire.messages import Configs, GetConfig, Source, Stopped
 from .core import Core, Staged
 from .plans import Change
@@ -136,10 +136,10 @@ class Bases:
             if peer.instance == core.instance:
                 lacking += 1
                 continue
-            copy = Copy(dict(move.acceptor.live_records()))
+            copy = Copy(move.acceptor.records.live_draft())
             want = Want(move.partition, move.epoch, Source.STAGED, copy, base=successor.base)
             if await self._sync.pull(peer, [want], Mode.MIRROR):
-                if base_of(copy.records.items()) == successor.base:
+                if copy.records.base() == successor.base:
                     return self._keep(move, copy.records)
             elif want.missing:  # it may have opened the epoch, and then has it no more
                 reply = await core.try_ask(peer, GetConfig(move.partition), Configs)
@@ -157,9 +157,10 @@ class Bases:
         if staged is not None and staged.epoch == move.epoch and staged.base == base:
             return self._keep(move, staged.records)
         acceptor = move.acceptor
-        if len(acceptor) - acceptor.tombstones == base.records and acceptor.base() == base:
-            return self._keep(move, dict(acceptor.live_records()))
-        return False
+        if len(acceptor) - acceptor.tombstones != base.records:
+            return False
+        live = acceptor.records.live_draft()
+        return live.base() == base and self._keep(move, live)
 
     # -- something new
 
@@ -171,7 +172,7 @@ class Bases:
         for move in moves:
             have[move], differing = self._compared(move)
             for peer, theirs in differing[: max(0, move.needed - have[move])]:
-                copy = copies.setdefault(move, Copy(dict(move.acceptor.records)))
+                copy = copies.setdefault(move, Copy(move.acceptor.records.draft()))
                 want = Want(move.partition, move.epoch, Source.EPOCH, copy, theirs=theirs)
                 pulls.setdefault(peer, []).append((move, want))
 
@@ -204,21 +205,14 @@ class Bases:
 
     def _make(self, move: Move, copy: Copy | None) -> bool:
         acceptor = move.acceptor
-        if copy is None:
-            records, tombstones = dict(acceptor.live_records()), acceptor.tombstones
-        else:
-            records = {key: rec for key, rec in copy.records.items() if rec.value is not None}
-            tombstones = len(copy.records) - len(records)
-        if copy is None and not tombstones:
-            base = Base(len(records), combined(acceptor.digests()))
-        else:
-            base = base_of(records.items())
+        records = copy.records if copy is not None else acceptor.records
+        live = records.live_draft()
         config = Config(move.partition, move.epoch.following(), move.wanted)
-        purged = config.epoch if tombstones else acceptor.purged
-        move.successor = Successor(config, base, purged)
-        return self._keep(move, records)
+        purged = config.epoch if records.tombstones else acceptor.purged
+        move.successor = Successor(config, live.base(), purged)
+        return self._keep(move, live)
 
-    def _keep(self, move: Move, records: dict[bytes, Record]) -> bool:
+    def _keep(self, move: Move, records: Records) -> bool:
         """Hold a base ready, unless another one is held at a higher ballot."""
         held = self._core.staged.get(move.partition)
         if held is not None and held.ballot is not None and held.ballot > move.ballot:

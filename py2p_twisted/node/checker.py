@@ -6,12 +6,12 @@ when it catches up.  What the check finds was lost on the way; it is repaired, c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 
 from ..base import Peer, count_of
 from ..table.acceptor import Acceptor, NotPromised
 from ..table.group import Record
+from ..table.records import Records
 from ..wire.messages import Source
 from .core import Core
 from .sync import Mode, Sync, Want
@@ -107,7 +107,7 @@ class _Newer:
         return Want(config.partition, config.epoch, Source.EPOCH, self)
 
     @property
-    def records(self) -> Mapping[bytes, Record]:
+    def records(self) -> Records:
         """What is here."""
         return self.acceptor.records
 

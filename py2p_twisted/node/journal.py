@@ -61,7 +61,7 @@ class _Written:
             return record
         if len(record.value) >= self._least:
             before, record = record, in_memory(record)
-            acceptor.stand_in(key, before, record)
+            acceptor.records.stand_in(key, before, record)
             self._current.append((acceptor, key, record))
         return record
 
@@ -75,11 +75,11 @@ class _Written:
         """All is on the disk."""
         for acceptor, key, record in self._current:
             stored = cache.stored(acceptor.config.partition, key, record)
-            acceptor.stand_in(key, record, stored)
+            acceptor.records.stand_in(key, record, stored)
         for partition, key, record in self._staged:
             staged = core.staged.get(partition)
-            if staged is not None and staged.records.get(key) is record:
-                staged.records[key] = cache.stored(partition, key, record)
+            if staged is not None:
+                staged.records.stand_in(key, record, cache.stored(partition, key, record))
 
 
 class Journal:

@@ -18,7 +18,8 @@ from ..settings import Settings
 from ..storage.interface import Storage
 from ..table.acceptor import Acceptor
 from ..table.directory import Directory
-from ..table.group import MOST_STAMP, Ballot, Config, Record, Successor
+from ..table.group import MOST_STAMP, Ballot, Config, Successor
+from ..table.records import MemoryRecords, Records
 from .state import USER, Staged
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class Kept:
         self._drop(partition)
         if config.has(self.instance):  # a beginning for what is to be caught up with
             if partition not in self.staged:
-                self.hold(partition, Staged(epoch, dict(mine.live_records())))
+                self.hold(partition, Staged(epoch, mine.records.live_draft()))
         elif epoch.era_name < config.epoch.era_name:
             self.discarded_keys += mine.keys
 
@@ -194,7 +195,11 @@ class Kept:
             self._drop(partition)
         self.retired.clear()
 
-    def serve(self, successor: Successor, records: dict[bytes, Record]) -> None:
+    def blank(self) -> Records:
+        """No records, as a beginning."""
+        return MemoryRecords(visible=USER)
+
+    def serve(self, successor: Successor, records: Records) -> None:
         """Open an epoch: this node keeps the partition from now on."""
         config, purged = successor.config, successor.purged
         self.learn(config)
@@ -203,7 +208,7 @@ class Kept:
             self.let_go(config.partition)  # else a base for a later epoch may have been decided
         before = self.acceptors.get(config.partition)
         self.acceptors[config.partition] = acceptor = Acceptor(
-            config, records.items(), visible=USER, purged=purged
+            config, records.draft(), purged=purged
         )
         self.hear(acceptor.stamp)
         self.opened += 1

@@ -18,6 +18,7 @@ from ..storage.interface import Head, Loaded, Space, Storage
 from ..table.acceptor import Acceptor
 from ..table.digest import base_of
 from ..table.group import Ballot, Config, Epoch, Record, Successor
+from ..table.records import MemoryRecords
 from .core import USER, Core
 from .state import Staged
 from .values import Cache
@@ -135,7 +136,7 @@ def staged_difference(core: Core, partition: int) -> Iterator[tuple[bytes, bytes
         if there is None or there.ballot != record.ballot:
             yield key, encode_head(record, None), record
     if stands and acceptor is not None:
-        for key, _ in acceptor.live_records():
+        for key, _ in acceptor.records.live():
             if key not in staged.records:
                 yield key, b"", None
 
@@ -207,7 +208,10 @@ def _restore_epoch(core: Core, partition: int, state: _State, found: Iterable[_F
         if promise is not None and promise.epoch == kept.config.epoch:
             promises[key] = promise
     acceptor = Acceptor(kept.config, records.items(), visible=USER, purged=kept.purged)
-    acceptor.restore(promises, kept.wedged, kept.vote)
+    epoch = kept.config.epoch
+    ballots = [record.ballot for record in records.values()]
+    counter = max((b.counter for b in ballots if b.epoch == epoch), default=0)
+    acceptor.restore(promises, kept.wedged, kept.vote, counter)
     core.acceptors[partition] = acceptor
     core.hear(acceptor.stamp)
 
@@ -221,7 +225,7 @@ def _restore_base(
         raise StorageCorrupt(f"partition {partition} has records of a base that is not known")
     records: dict[bytes, Record] = {}
     if how[3] == _DIFFERENCE:
-        records.update(core.acceptors[partition].live_records())
+        records.update(core.acceptors[partition].records.live())
     for key, record, _ in reader.records(Space.STAGED, partition, heads):
         if record is None:
             records.pop(key, None)
@@ -229,7 +233,8 @@ def _restore_base(
             records[key] = record
     if base_of(records.items()) != held.successor.base:
         raise StorageCorrupt(f"the base of partition {partition} is not what it was")
-    core.staged[partition] = Staged(held.epoch, records, held.successor, held.ballot)
+    base = MemoryRecords(records, visible=USER)
+    core.staged[partition] = Staged(held.epoch, base, held.successor, held.ballot)
 
 
 class _Reader:

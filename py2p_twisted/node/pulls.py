@@ -6,12 +6,13 @@ Owns what is asked next, and what an answer changes.  Asks nobody by itself: ``s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
-from ..table.digest import DIGEST_BYTES, PER_BUCKET, bucket_of, differing, digests
+from ..table.digest import DIGEST_BYTES, PER_BUCKET, bucket_of, differing
 from ..table.group import Ballot, Base, Epoch, Record
+from ..table.records import Records
 from ..wire.messages import Difference, Differing, Source
 from .core import Core
 
@@ -34,7 +35,7 @@ class Target(Protocol):
     """Where the records go that are pulled."""
 
     @property
-    def records(self) -> Mapping[bytes, Record]:
+    def records(self) -> Records:
         """Those that are there."""
 
     def put(self, key: bytes, record: Record) -> None:
@@ -47,16 +48,16 @@ class Target(Protocol):
 class Copy:
     """Records of which nobody is served: any may be replaced."""
 
-    def __init__(self, records: dict[bytes, Record]) -> None:
+    def __init__(self, records: Records) -> None:
         self.records = records
 
     def put(self, key: bytes, record: Record) -> None:
         """Add or replace one."""
-        self.records[key] = record
+        self.records.put(key, record)
 
     def drop(self, key: bytes) -> None:
         """Remove one, if it is there."""
-        self.records.pop(key, None)
+        self.records.drop(key)
 
 
 class Want:
@@ -103,28 +104,21 @@ class Pull:
         self._core = core
         self._mode = mode
         self._buckets = len(want.theirs) // DIGEST_BYTES
-        mine = digests(want.target.records, self._buckets)
-        self._left = deque(differing(mine, want.theirs))
-        self._mine = self._by_bucket()
+        records = want.target.records
+        self._left = deque(differing(records.digests(self._buckets), want.theirs))
+        #: my keys in the buckets that differ
+        self._mine = records.keys_in(self._buckets, set(self._left)) if self._left else {}
         self._seen: dict[bytes, Ballot] = {}  # what the peer was heard to have in this chunk
         self._again = 0
         self.chunk: Sequence[int] = ()
         self.size = 0
         self._next()
 
-    def _by_bucket(self) -> dict[int, list[bytes]]:
-        """My keys in the buckets that differ."""
-        found: dict[int, list[bytes]] = {bucket: [] for bucket in self._left}
-        if found:
-            for key in self.want.target.records:
-                keys = found.get(bucket_of(key, self._buckets))
-                if keys is not None:
-                    keys.append(key)
-        return found
-
     def _next(self) -> None:
         """Go on to the next buckets, as many as suit one message."""
         settings = self._core.settings
+        for bucket in self.chunk:
+            del self._mine[bucket]
         chunk: list[int] = []
         size = 0
         while self._left and (len(chunk) + 1) * PER_BUCKET <= max(settings.page_keys, PER_BUCKET):

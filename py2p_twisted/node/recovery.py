@@ -18,8 +18,9 @@ from twisted.internet.defer import Deferred
 from ..base import Peer
 from ..errors import NotConnected, Unavailable
 from ..table.acceptor import NotPromised
-from ..table.digest import EMPTY_BASE, base_of
-from ..table.group import Ballot, Config, Epoch, Record, Successor
+from ..table.digest import EMPTY_BASE
+from ..table.group import Ballot, Config, Epoch, Successor
+from ..table.records import Records
 from ..wire.messages import (
     Declined,
     Recover,
@@ -137,7 +138,7 @@ class Recovery:
             except NotPromised as error:  # cannot be: it is the ballot that stands
                 core.debug("{error}", error=str(error))
                 continue
-            copies[partition] = copy = Copy(dict(acceptor.records))
+            copies[partition] = copy = Copy(acceptor.records.draft())
             for source in sources:
                 if source.instance != core.instance:
                     want = Want(partition, epoch, Source.EPOCH, copy)
@@ -156,10 +157,10 @@ class Recovery:
                 configs.append((acceptor.config, acceptor.keys))
         return TookEra(tuple(configs))
 
-    def _begin(self, config: Config, records: dict[bytes, Record]) -> None:
+    def _begin(self, config: Config, records: Records) -> None:
         """Keep a partition alone, in a new era."""
-        live = {key: record for key, record in records.items() if record.value is not None}
-        self._core.serve(Successor(config, base_of(live.items()), config.epoch), live)
+        live = records.live_draft()
+        self._core.serve(Successor(config, live.base(), config.epoch), live)
 
     def answer_recover(self, request: Recover) -> Deferred[Reply]:
         """A peer wants the ring to be recovered."""
@@ -330,5 +331,5 @@ class Recovery:
         known = core.directory.get(partition)
         if known is not None and known.epoch >= epoch:
             return known  # another recovery was there
-        core.serve(Successor(config, EMPTY_BASE, epoch), {})
+        core.serve(Successor(config, EMPTY_BASE, epoch), core.blank())
         return config

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
-from ..table.group import Ballot, Base, Epoch, Record, Successor
+from ..table.group import Ballot, Base, Epoch, Successor
+from ..table.records import Records
 
 __all__ = ["CLAIM", "USER", "Phase", "Remembered", "Staged", "claim_key", "user_key"]
 
@@ -45,7 +46,7 @@ class Staged:
     """
 
     epoch: Epoch
-    records: dict[bytes, Record] = field(default_factory=dict)
+    records: Records
     successor: Successor | None = None
     ballot: Ballot | None = None
 

@@ -7,19 +7,17 @@ that runs in the background.  Who may serve what it got is not decided here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from ..base import Peer
 from ..table.digest import (
     DIGEST_BYTES,
     MOST_BUCKETS,
     PER_BUCKET,
-    bucket_count,
     combined,
-    digests,
-    in_buckets,
 )
 from ..table.group import Epoch, Record
+from ..table.records import Records
 from ..wire.messages import (
     Declined,
     Difference,
@@ -56,7 +54,7 @@ class Sync:
 
     def _records(
         self, partition: int, epoch: Epoch, source: Source
-    ) -> tuple[Mapping[bytes, Record], Epoch] | None:
+    ) -> tuple[Records, Epoch] | None:
         """The records that are meant, and what was purged, if they are here."""
         core = self._core
         if source is Source.EPOCH:
@@ -85,11 +83,7 @@ class Sync:
                 parts.append(None)
                 room -= _PART_BYTES
                 continue
-            acceptor = self._core.acceptors.get(partition)
-            if source is Source.EPOCH and acceptor is not None:
-                told = acceptor.digests()
-            else:
-                told = digests(found[0], bucket_count(len(found[0])))
+            told = found[0].digests()
             parts.append(SomeDigests(told, found[1]))
             room -= len(told) + 4 * _PART_BYTES
         return Digests(tuple(parts))
@@ -116,19 +110,19 @@ class Sync:
             room -= size
         return Differences(tuple(parts))
 
-    def _difference(
-        self, records: Mapping[bytes, Record], part: Differing, room: int
-    ) -> tuple[Difference, int]:
+    def _difference(self, records: Records, part: Differing, room: int) -> tuple[Difference, int]:
         """What differs, as much as fits (the first record always), and its size."""
-        mine = in_buckets(records, part.buckets, set(part.wanted))
+        mine = records.keys_in(part.buckets, set(part.wanted))
         have = dict(part.have)
-        dropped = tuple(key for key in have if key not in mine)
+        there = dict.fromkeys(key for keys in mine.values() for key in keys)
+        dropped = tuple(key for key in have if key not in there)
         size = _PART_BYTES + sum(map(len, dropped))
         told: list[tuple[bytes, Record]] = []
         first = room == self._core.settings.page_bytes
         more = False
-        for key, record in mine.items():
-            if have.get(key) == record.ballot:
+        for key in there:
+            record = records.get(key)
+            if record is None or have.get(key) == record.ballot:
                 continue
             takes = len(key) + len(record.value or b"") + RECORD_BYTES
             full = size + takes > room and (told or not first)
@@ -149,14 +143,16 @@ class Sync:
         """
         done: list[Want] = []
         pulls: deque[Pull] = deque()
-        for want in await self._heard_digests(peer, list(wants)):
-            assert want.theirs is not None
-            pull = Pull(self._core, want, mode)
-            if pull.chunk:
-                pulls.append(pull)
-            else:
-                done.append(want)
-        while pulls:
+        waiting = deque(await self._heard_digests(peer, list(wants)))
+        while pulls or waiting:
+            while waiting and len(self._some(pulls)) == len(pulls) < _MOST_PARTS:
+                pull = Pull(self._core, waiting.popleft(), mode)
+                if pull.chunk:
+                    pulls.append(pull)
+                else:
+                    done.append(pull.want)
+            if not pulls:
+                break
             asked = self._some(pulls)
             request = GetDifference(tuple(pull.question() for pull in asked))
             reply = await self._core.try_ask(peer, request, Differences, _PATIENCE)

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 from ..base import Peer
 from ..table.acceptor import NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
-from ..table.digest import base_of, combined
-from ..table.group import Ballot, Base, Config, Epoch, Record, Successor
+from ..table.group import Ballot, Config, Epoch, Successor
+from ..table.records import Records
 from ..wire.link import Link
 from ..wire.messages import (
     Choose,
@@ -82,7 +82,7 @@ class Takeover:
             if staged is not None and self._keeps(partition, staged, epoch):
                 continue  # a base is here; it may have been decided
             if staged is None or staged.epoch < epoch:
-                records = dict(staged.records) if staged is not None else {}
+                records = staged.records.draft() if staged is not None else core.blank()
                 staged = Staged(epoch, records)
                 core.hold(partition, staged)
             self._ahead[partition] = core.clock.seconds()
@@ -196,20 +196,16 @@ class Takeover:
         if not self._may_hold(ballot, successor):
             return False
         staged = core.staged.get(config.partition)
-        if staged is not None and staged.epoch == ballot.epoch:
-            known = staged.successor.base if staged.successor is not None else None
-            if (known or base_of(staged.records.items())) == successor.base:
-                return self._hold(ballot, successor, staged.records)
+        here = staged is not None and staged.epoch == ballot.epoch
+        if staged is not None and here and successor.base == (staged.base or staged.records.base()):
+            return self._hold(ballot, successor, staged.records)
         if acceptor is not None and acceptor.config.epoch == ballot.epoch:
-            if not acceptor.tombstones:
-                base = Base(len(acceptor), combined(acceptor.digests()))
-            else:
-                base = acceptor.base()
-            if base == successor.base:
-                return self._hold(ballot, successor, dict(acceptor.live_records()))
+            live = acceptor.records.live_draft()
+            if live.base() == successor.base:
+                return self._hold(ballot, successor, live)
         return False
 
-    def _hold(self, ballot: Ballot, successor: Successor, records: dict[bytes, Record]) -> bool:
+    def _hold(self, ballot: Ballot, successor: Successor, records: Records) -> bool:
         """Keep a base ready; open it if it is known to be decided."""
         partition = successor.config.partition
         staged = self._core.staged.get(partition)
@@ -223,7 +219,7 @@ class Takeover:
     async def _fetch(
         self, giver: Peer, held: list[int], lacking: list[tuple[Ballot, Successor]]
     ) -> Reply:
-        copies: dict[Want, tuple[Ballot, Successor, dict[bytes, Record]]] = {}
+        copies: dict[Want, tuple[Ballot, Successor, Records]] = {}
         for ballot, successor in lacking:
             partition = successor.config.partition
             records = self._beginning(partition)
@@ -231,19 +227,19 @@ class Takeover:
             copies[want] = (ballot, successor, records)
         for want in await self._sync.pull(giver, copies, Mode.MIRROR):
             ballot, successor, records = copies[want]
-            if base_of(records.items()) != successor.base:
+            if records.base() != successor.base:
                 continue
             if self._may_hold(ballot, successor) and self._hold(ballot, successor, records):
                 held.append(successor.config.partition)
         return Ready(tuple(held))
 
-    def _beginning(self, partition: int) -> dict[bytes, Record]:
+    def _beginning(self, partition: int) -> Records:
         """What is here that may be nearly the same already."""
         acceptor = self._core.acceptors.get(partition)
         staged = self._core.staged.get(partition)
         if staged is not None and (acceptor is None or acceptor.config.epoch <= staged.epoch):
-            return dict(staged.records)
-        return dict(acceptor.live_records()) if acceptor is not None else {}
+            return staged.records.draft()
+        return acceptor.records.live_draft() if acceptor is not None else self._core.blank()
 
     @property
     def promised(self) -> bool:
@@ -359,7 +355,7 @@ class Takeover:
 
     async def _catch_up_with(self, peer: Peer, configs: Iterable[Config]) -> None:
         core = self._core
-        copies: dict[Want, tuple[Config, dict[bytes, Record]]] = {}
+        copies: dict[Want, tuple[Config, Records]] = {}
         for config in configs:
             records = self._beginning(config.partition)
             want = Want(config.partition, config.epoch, Source.EPOCH, Copy(records))
@@ -371,4 +367,4 @@ class Takeover:
             if newest != config or (mine is not None and mine.config.epoch >= config.epoch):
                 continue
             assert want.purged is not None
-            core.serve(Successor(config, base_of(records.items()), want.purged), records)
+            core.serve(Successor(config, records.base(), want.purged), records)

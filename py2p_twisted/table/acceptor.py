@@ -7,12 +7,11 @@ no clock, no peer and no other partition.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from .digest import base_of, bucket_count, digests
-from .group import FIRST_EPOCH, Ballot, Base, Config, Epoch, Record, Successor
+from .group import FIRST_EPOCH, Ballot, Config, Epoch, Record, Successor
+from .records import MemoryRecords, Records
 
 __all__ = ["Acceptor", "NotPromised", "WrongEpoch"]
 
@@ -43,9 +42,10 @@ class Acceptor:
     """One partition in one epoch.
 
     :param config: the group and its epoch.
-    :param base: the records that the epoch begins with.
-    :param visible: how the keys begin that users see; the others are not counted.
+    :param base: the records that the epoch begins with; they are the acceptor's from now on.
+    :param visible: if `base` is a mere list: how the keys begin that users see.
     :param purged: the newest epoch whose base left tombstones out.
+    :ivar records: all of them, tombstones too; only the acceptor changes them.
     :ivar changed: hears of every change: the key whose record or promise it is, or None for what
         belongs to the epoch; for who keeps it all on a disk.
     """
@@ -55,7 +55,7 @@ class Acceptor:
     def __init__(
         self,
         config: Config,
-        base: Iterable[tuple[bytes, Record]] = (),
+        base: Records | Iterable[tuple[bytes, Record]] = (),
         *,
         visible: bytes = b"",
         purged: Epoch = FIRST_EPOCH,
@@ -63,23 +63,41 @@ class Acceptor:
         self.config = config
         self.purged = purged
         self.counter = 0
-        self.keys = 0  # live keys that users see
-        self.tombstones = 0
-        self.size = 0  # bytes of all values
-        self.stamp = 0  # of the last write here
-        self._visible = visible
-        self._records: dict[bytes, Record] = {}
+        if not isinstance(base, Records):
+            base = MemoryRecords(dict(base), visible=visible)
+        self.records = base
+        self.get = base.get  # whatever the epoch: for copying, never for serving
         self._promises: dict[bytes, Ballot] = {}
-        self._sorted: list[bytes] | None = None
-        self._digests: tuple[int, bytes] | None = None
         self._first = config.first_ballot
         self._wedged: Ballot | None = None
         self._vote: tuple[Ballot, Successor] | None = None
-        for key, record in base:
-            self._store(key, record)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
+
+    @property
+    def keys(self) -> int:
+        """How many live keys users see."""
+        return self.records.users
+
+    @property
+    def tombstones(self) -> int:
+        """How many records are tombstones."""
+        return self.records.tombstones
+
+    @property
+    def size(self) -> int:
+        """Bytes of all values."""
+        return self.records.size
+
+    @property
+    def stamp(self) -> int:
+        """The stamp of the newest write here."""
+        return self.records.stamp
+
+    def digests(self, buckets: int = 0) -> bytes:
+        """See :meth:`.Records.digests`."""
+        return self.records.digests(buckets)
 
     # -- the registers
 
@@ -98,7 +116,7 @@ class Acceptor:
         promised = self._promises.get(key)  # gone once it, or a higher ballot, was accepted
         if promised is not None:
             return promised
-        record = self._records.get(key)
+        record = self.get(key)
         if record is not None and record.ballot.epoch == self.config.epoch:
             return record.ballot.next()
         return self._first
@@ -119,7 +137,7 @@ class Acceptor:
         :raises WrongEpoch: see :meth:`check`.
         """
         self.check(epoch)
-        return self._records.get(key)
+        return self.get(key)
 
     def prepare(self, epoch: Epoch, ballot: Ballot, key: bytes) -> Record | None:
         """Promise to accept nothing below `ballot`; the record accepted so far.
@@ -135,7 +153,7 @@ class Acceptor:
         self.counter = max(self.counter, ballot.counter)
         if self.changed is not None:
             self.changed(key)
-        return self._records.get(key)
+        return self.get(key)
 
     def accept(self, epoch: Epoch, key: bytes, record: Record) -> None:
         """Accept a record at its ballot, and promise the ballot after it in the same step.
@@ -145,7 +163,7 @@ class Acceptor:
         """
         self.check(epoch)
         ballot = record.ballot
-        old = self._records.get(key)
+        old = self.get(key)
         if old is not None and old.ballot == ballot:
             return  # it was sent twice
         if ballot < self.promised(key):
@@ -162,25 +180,7 @@ class Acceptor:
         self._store(key, record)
 
     def _store(self, key: bytes, record: Record) -> None:
-        old = self._records.get(key)
-        if old is None:
-            self._sorted = None
-        elif old.value is None:
-            self.tombstones -= 1
-        else:
-            self.size -= len(old.value)
-            if key.startswith(self._visible):
-                self.keys -= 1
-        if record.value is None:
-            self.tombstones += 1
-        else:
-            self.size += len(record.value)
-            if key.startswith(self._visible):
-                self.keys += 1
-        self._records[key] = record
-        self._digests = None
-        if record.stamp > self.stamp:
-            self.stamp = record.stamp
+        self.records.put(key, record)
         if self.changed is not None:
             self.changed(key)
 
@@ -233,11 +233,6 @@ class Acceptor:
 
     # -- what outlives the process
 
-    def stand_in(self, key: bytes, before: Record, record: Record) -> None:
-        """Let a record take the place of the same one: its value is somewhere else now."""
-        if self._records.get(key) is before:
-            self._records[key] = record
-
     def promise(self, key: bytes) -> Ballot | None:
         """The promise for a key that a PREPARE made and no ACCEPT followed."""
         return self._promises.get(key)
@@ -252,39 +247,17 @@ class Acceptor:
         promises: Mapping[bytes, Ballot],
         wedged: Ballot | None,
         vote: tuple[Ballot, Successor] | None,
+        counter: int,
     ) -> None:
-        """Go on as the acceptor that had these; its records are the base already (rule 6)."""
+        """Go on as the acceptor that had these; its records are the base already (rule 6).
+
+        :param counter: the highest of its records' ballots in this epoch.
+        """
         self._promises.update(promises)
         self._wedged, self._vote = wedged, vote
-        for ballot in [*promises.values(), *(record.ballot for record in self._records.values())]:
-            if ballot.epoch == self.config.epoch:
-                self.counter = max(self.counter, ballot.counter)
+        self.counter = max([counter, *(ballot.counter for ballot in promises.values())])
 
     # -- the records as a whole
-
-    @property
-    def records(self) -> Mapping[bytes, Record]:
-        """All records, tombstones too: for copying, never for serving."""
-        return MappingProxyType(self._records)
-
-    def get(self, key: bytes) -> Record | None:
-        """The record of a key, whatever the epoch: for copying, never for serving."""
-        return self._records.get(key)
-
-    def live_records(self) -> Iterator[tuple[bytes, Record]]:
-        """All records but the tombstones: the base of a next epoch (rule 11)."""
-        return ((key, rec) for key, rec in self._records.items() if rec.value is not None)
-
-    def base(self) -> Base:
-        """The identity of :meth:`live_records`."""
-        return base_of(self.live_records())
-
-    def digests(self, buckets: int = 0) -> bytes:
-        """The digests of all records in so many buckets, or in as many as suit them."""
-        wanted = buckets or bucket_count(len(self._records))
-        if self._digests is None or self._digests[0] != wanted:
-            self._digests = (wanted, digests(self._records, wanted))
-        return self._digests[1]
 
     def page(
         self, epoch: Epoch, after: bytes | None, prefix: bytes
@@ -294,18 +267,4 @@ class Acceptor:
         :raises WrongEpoch: see :meth:`check`.
         """
         self.check(epoch)
-        if self._sorted is None:
-            self._sorted = sorted(self._records)
-        keys = self._sorted
-        if after is None or after < prefix:
-            start = bisect_left(keys, prefix)
-        else:
-            start = bisect_right(keys, after)
-        return self._from(keys, start, prefix)
-
-    def _from(self, keys: list[bytes], start: int, prefix: bytes) -> Iterator[tuple[bytes, Record]]:
-        for index in range(start, len(keys)):
-            key = keys[index]
-            if not key.startswith(prefix):
-                return
-            yield key, self._records[key]
+        return self.records.after(after, prefix)

@@ -7,7 +7,7 @@ another by time.  Keys fall into buckets of about :data:`PER_BUCKET` records by 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from hashlib import blake2b
 from zlib import crc32
 
@@ -26,7 +26,7 @@ __all__ = [
     "combined",
     "differing",
     "digests",
-    "in_buckets",
+    "keys_in_buckets",
 ]
 
 DIGEST_BYTES = 16
@@ -64,11 +64,11 @@ def bucket_of(key: bytes, buckets: int) -> int:
     return crc32(key) & (buckets - 1)
 
 
-def digests(records: Mapping[bytes, Record], buckets: int) -> bytes:
+def digests(records: Iterable[tuple[bytes, Record]], buckets: int) -> bytes:
     """The digests of all buckets, concatenated."""
     totals = [0] * buckets
     mask = buckets - 1
-    for key, record in records.items():
+    for key, record in records:
         totals[crc32(key) & mask] ^= _digest(key, record.ballot)
     return b"".join(total.to_bytes(DIGEST_BYTES, "big") for total in totals)
 
@@ -97,11 +97,14 @@ def differing(mine: bytes, theirs: bytes) -> list[int]:
     ]
 
 
-def in_buckets(
-    records: Mapping[bytes, Record], buckets: int, wanted: Collection[int]
-) -> dict[bytes, Record]:
-    """The records of some buckets."""
+def keys_in_buckets(
+    keys: Iterable[bytes], buckets: int, wanted: Collection[int]
+) -> dict[int, list[bytes]]:
+    """Those of some keys that are in some buckets, by their bucket."""
+    found: dict[int, list[bytes]] = {bucket: [] for bucket in wanted}
     mask = buckets - 1
-    if len(wanted) == buckets:
-        return dict(records)
-    return {key: record for key, record in records.items() if crc32(key) & mask in wanted}
+    for key in keys:
+        known = found.get(crc32(key) & mask)
+        if known is not None:
+            known.append(key)
+    return found

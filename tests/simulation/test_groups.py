@@ -417,11 +417,11 @@ class TestVotes(GroupCase):
         acceptor = core_of(one).acceptors[partition]
         epoch = acceptor.config.epoch
         config = Config(partition, epoch.following(), (core_of(two).me, core_of(three).me))
-        agreed = Successor(config, acceptor.base(), acceptor.purged)
+        agreed = Successor(config, acceptor.records.live_draft().base(), acceptor.purged)
         for node in (one, two, three):
             self.vote(node, partition, agreed)
         core_of(two).staged[partition] = Staged(
-            epoch, dict(acceptor.live_records()), agreed, Ballot(epoch, 9, bytes(16))
+            epoch, acceptor.records.live_draft(), agreed, Ballot(epoch, 9, bytes(16))
         )
         world.crash(three)
         return written, one, three
@@ -456,7 +456,9 @@ class TestVotes(GroupCase):
                 alone = core_of(members[seed % 3]).me
                 epoch = acceptor.config.epoch.following()
                 agreed = Successor(
-                    Config(partition, epoch, (alone,)), acceptor.base(), acceptor.purged
+                    Config(partition, epoch, (alone,)),
+                    acceptor.records.live_draft().base(),
+                    acceptor.purged,
                 )
                 for voter in world.rng.sample(members, 2):
                     self.vote(voter, partition, agreed)

@@ -250,7 +250,7 @@ class OpensWithAnything(Mover):
         if config.has(self.instance) and not self.holds(successor):
             mine = self.acceptor
             if mine is not None and mine.config.epoch.following() == config.epoch:
-                self.open(config, dict(mine.live_records()), successor.purged)
+                self.open(config, dict(mine.records.live()), successor.purged)
         return super().answer_open(successor)
 
 
@@ -356,8 +356,7 @@ class DropsTombstones(Acceptor):
     def _store(self, key: bytes, record: Record) -> None:
         super()._store(key, record)
         if record.value is None:
-            del self._records[key]
-            self.tombstones -= 1
+            self.records.drop(key)
 
 
 class TombstonesDroppedAtOnce(Mover):
