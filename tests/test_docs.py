@@ -274,6 +274,22 @@ class TestPages(Running):
         await_all = "".join(f"        await {name}(ring)\n" for name in names)
         self.run_script(_HARNESS.format(functions=code, await_all=await_all))
 
+    def test_recipes(self) -> None:
+        """One session; the last block is a program of its own."""
+        *session, program = blocks("recipes.rst", "python")
+        self.run_script(free_ports("\n".join((*session, "ring.close()\n"))))
+        self.assertEqual(self.run_script(free_ports(program)), "b'hello'\n")
+
+    def test_coming_from(self) -> None:
+        """What stands on the right, line by line."""
+        page = read("coming-from.rst")
+        lines = re.findall(r"^    \* - .*\n      - ``(.+)``$", page.partition("From py2p")[2], re.M)
+        self.assertGreater(len(lines), 25)
+        code = "".join(
+            re.sub(r"^sock = .*", r"\g<0>; opened += [sock]", line) + "\n" for line in lines
+        )
+        self.run_script(free_ports(_OPENING + code + _CLOSING))
+
     def test_backup(self) -> None:
         """What is exported comes back by the import."""
         export, imported = blocks("data.rst", "python")
@@ -306,6 +322,18 @@ from py2p_twisted import chord
 with chord.chord_socket("127.0.0.1", 0) as sock:
     sock.connect("127.0.0.1", {port})
     print(sock.get("{key}"))
+"""
+
+_OPENING = """
+from py2p_twisted import chord, base
+ring = chord.chord_socket("127.0.0.1", 4444)
+ring.join()
+opened = [ring]
+"""
+
+_CLOSING = """
+while opened:
+    opened.pop().close()
 """
 
 _BEFORE = """
