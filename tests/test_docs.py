@@ -67,7 +67,7 @@ from py2p_twisted.wire.messages import (
     WriteOne,
     Written,
 )
-from py2p_twisted.wire.reports import GroupsReport, LinkReport, StorageReport
+from py2p_twisted.wire.reports import EventReport, GroupsReport, LinkReport, StorageReport
 
 from .test_plugin import PATIENCE, TWISTD, environment
 
@@ -79,7 +79,8 @@ SHAPES: dict[str, type] = {
     shape.__name__: shape
     for shape in (
         *(Peer, Epoch, Config, Base, Successor, Ballot, Record, Write),
-        *(SomeDigests, Differing, Difference, LinkReport, GroupsReport, StorageReport),
+        *(SomeDigests, Differing, Difference),
+        *(LinkReport, GroupsReport, StorageReport, EventReport),
     )
 }
 

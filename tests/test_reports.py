@@ -11,7 +11,13 @@ from py2p_twisted.reporting import Member, Report
 from py2p_twisted.settings import Settings
 from py2p_twisted.wire.codec import encode
 from py2p_twisted.wire.messages import WIRE_VERSION, Answer, Declined, Done, Leave, Request
-from py2p_twisted.wire.reports import MOST_LINKS, GroupsReport, LinkReport, StorageReport
+from py2p_twisted.wire.reports import (
+    MOST_LINKS,
+    EventReport,
+    GroupsReport,
+    LinkReport,
+    StorageReport,
+)
 
 from .simulation.disk import SimDisk
 from .simulation.ring_case import RingCase, address
@@ -74,6 +80,11 @@ class TestReport(RingCase):
             reports = [self.report(world, node) for node in members]
             self.assertEqual([r.groups.kept for r in reports], [16, 16, 16])
             self.assertEqual(sum(r.groups.proposes for r in reports), 16)
+            self.write(world, members[0], 30)
+            world.run(2)
+            reports = [self.report(world, node) for node in members]
+            self.assertEqual(sum(r.groups.keys for r in reports), 30)
+            self.assertEqual([r.keys for r in reports], [30, 30, 30])
             for report in reports:
                 self.assertEqual((report.groups.below, report.groups.without_quorum), (0, 0))
             gone = members[0].service.node.core.me
@@ -154,11 +165,12 @@ class TestReport(RingCase):
         kinds = [(kind.__name__, most) for kind in Request.__args__]  # type: ignore[attr-defined]
         report = Report(
             *("v" * 64, most, peer, b"r" * 16, 160, 5, "leeching", most, most, most, most),
-            GroupsReport(most, most, most, most, most),
+            GroupsReport(most, most, most, most, most, most),
             *(peer, (peer,) * 64, (peer,) * 160, ((peer, most),) * 64),
             (LinkReport(peer, True, True, most, most),) * MOST_LINKS,
             *(most, tuple(kinds), (("c" * 64, most),) * 128),
             *(StorageReport(True, "interval", most, most, most), most, "s" * 1024),
+            (EventReport(most, most, "k" * 64, "t" * 256),) * 64,
         )
         self.assertLess(len(encode(Answer(most, report))), Settings.max_frame // 4)
 

@@ -33,6 +33,7 @@ from ..table.group import Config
 from ..wire.link import Link
 from ..wire.links import Links
 from ..wire.messages import WIRE_VERSION, Hello, Reply, Request
+from .chronicle import Chronicle
 from .kept import Kept
 from .sleeper import Sleeper
 from .state import CLAIM, USER, Phase, Remembered, Staged, claim_key, user_key
@@ -82,6 +83,7 @@ class Core(Kept):
         self.reads = 0  # Keeper, Reading: values that were read here
         self.writes = 0  # Proposals: that this node carried through groups
         self.began = clock.seconds()  # Node: when it was named
+        self.chronicle = Chronicle(clock)  # note(): everyone
         self.found_differences = 0  # Checker: how often two members kept different records
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
         self._sleeper = Sleeper(clock)

@@ -137,4 +137,5 @@ class Healer:
                 return False
             core.pointers = core.rules.merged(pointers, owner, state.successors)
         core.log.info("Found {peer} again.", peer=owner)
+        core.chronicle.note("found", f"{owner} was found again")
         return True

@@ -23,6 +23,7 @@ from ..table.records import MemoryRecords, Records
 from .state import USER, Staged
 
 if TYPE_CHECKING:
+    from .chronicle import Chronicle
     from .journal import Journal
 
 __all__ = ["Kept"]
@@ -44,6 +45,7 @@ class Kept:
     valid: Callable[..., bool]
     remember: Callable[[Peer], None]
     joined_changed: Callable[[], None]
+    chronicle: Chronicle
 
     @property
     def partitions(self) -> int:
@@ -115,8 +117,11 @@ class Kept:
                     "A configuration that cannot be was ignored: {config}.", config=config
                 )
             return False
+        known = self.directory.get(config.partition)
         if not self.directory.learn(config):
             return False
+        if known is not None and config.members[0].instance == self.instance:
+            self.chronicle.regrouped(known, config)  # one of its members tells of it
         for peer in config.members:
             self.remember(peer)
         partition = config.partition

@@ -213,9 +213,13 @@ class Maintenance:
                 lacking=count_of(lacking, "partition"),
                 missing=", ".join(map(str, missing)),
             )
+            core = self._core
+            groups = count_of(lacking, "group")
+            core.chronicle.note("unusable", f"{groups} of {core.me} cannot be used")
         elif self._told_lacking and not lacking:
             self._told_lacking = False
             self.log.info("All partitions that this node keeps have a quorum again.")
+            self._core.chronicle.note("usable", f"all groups of {self._core.me} can be used")
 
     def _tell_full(self) -> None:
         """Proposers should know who has no room: once for each time that it changes."""

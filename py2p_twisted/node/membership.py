@@ -132,6 +132,7 @@ class Membership:
             k=core.settings.k,
             me=core.me,
         )
+        core.chronicle.note("joined", f"{core.me} founded the ring")
 
     def _become_member(self, pointers: Pointers) -> None:
         core = self._core
@@ -153,6 +154,7 @@ class Membership:
             me=core.me,
             keys=count_of(core.keys, "key"),
         )
+        core.chronicle.note("joined", f"{core.me} is back")
 
     async def rejoin(self) -> None:
         """Enter the ring anew under another identifier, keeping instance, data and groups."""
@@ -185,6 +187,7 @@ class Membership:
             me=core.me,
             successor=core.pointers.successor if core.pointers else None,
         )
+        core.chronicle.note("joined", f"{core.me} joined")
 
     async def _enter_behind(self, identifier: int, attempt: object) -> bool:
         """One try of Zave's JOIN."""

@@ -151,7 +151,7 @@ class Node:
         core.joined_changed = self.maintenance.kick
         self._own = self._handler_table()
         self._of_keys = {**self.keeper.handlers, **self.proposals.handlers}
-        self._security = security
+        self.security = security
         self._tasks: set[Deferred[Any]] = set()
         self._yielding = False
         self._resumes = False
@@ -392,4 +392,4 @@ class Node:
 
         :param status: in words, by who knows more of it than :meth:`status`.
         """
-        return make_report(self.core, self.sync, self._security, status or self.status())
+        return make_report(self.core, self.sync, self.security, status or self.status())

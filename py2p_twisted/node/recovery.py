@@ -265,6 +265,7 @@ class Recovery:
             keys=report.keys,
             lost=report.lost,
         )
+        core.chronicle.note("recovered", f"{core.me} recovered the ring")
         return report
 
     async def _survey(self) -> dict[int, _Left]:

@@ -13,7 +13,7 @@ from .. import __version__
 from ..base import Peer
 from ..table.group import Config
 from ..wire.messages import WIRE_VERSION
-from ..wire.reports import MOST_LINKS, GroupsReport, LinkReport, Report, StorageReport
+from ..wire.reports import MOST_LINKS, EventReport, GroupsReport, LinkReport, Report, StorageReport
 from .core import Core, Phase
 
 if TYPE_CHECKING:
@@ -70,6 +70,10 @@ def make_report(core: Core, sync: Sync, security: Any, status: str) -> Report:
         _storage(core),
         int(security.expiry[0].timestamp()) if authenticated else None,
         status[:_MOST_STATUS],
+        tuple(
+            EventReport(event.number, _milliseconds(now - event.at), event.kind, event.text)
+            for event in core.chronicle.latest()
+        ),
     )
 
 
@@ -83,15 +87,17 @@ def _groups(core: Core) -> GroupsReport:
     nodes = sum(peer.instance in living for peer in core.directory.members())
     room = min(core.replicas, max(nodes, 1))
     room -= room % 2 == 0 and room > 2  # groups are odd, but for two nodes
-    proposes = stopped = below = without_quorum = 0
+    proposes = stopped = below = without_quorum = keys = 0
     for partition, acceptor in core.acceptors.items():
         config = core.directory.get(partition) or acceptor.config
         there = [peer.instance for peer in config.members if peer.instance in living]
-        proposes += bool(there) and there[0] == core.instance
+        if there and there[0] == core.instance:
+            proposes += 1
+            keys += acceptor.keys
         stopped += acceptor.wedged
         below += len(there) < max(room, len(config.members))
         without_quorum += len(there) < _needed(core, config, there)
-    return GroupsReport(len(core.acceptors), proposes, stopped, below, without_quorum)
+    return GroupsReport(len(core.acceptors), proposes, stopped, below, without_quorum, keys)
 
 
 def _needed(core: Core, config: Config, there: list[bytes]) -> int:

@@ -121,8 +121,10 @@ class Stabilizer:
         self._gone[peer.instance] = peer.identifier
         if left:
             self._core.log.info("Neighbour left: {peer}.", peer=peer)
+            self._core.chronicle.note("left", f"{peer} left")
         else:
             self._core.log.info("Neighbour lost: {peer}.", peer=peer)
+            self._core.chronicle.note("lost", f"{peer} does not answer any more")
 
     def gone(self, peer: Peer) -> None:
         """A member is dead or has left: take it out of the first place."""

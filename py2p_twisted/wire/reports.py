@@ -14,6 +14,7 @@ from .bodies import Frozen, Number, Peers, Reason
 
 __all__ = [
     "MOST_LINKS",
+    "EventReport",
     "GetReport",
     "GroupsReport",
     "Leave",
@@ -71,6 +72,7 @@ class GroupsReport(Frozen, frozen=True):
     :ivar stopped: how many are on their way to their next epoch.
     :ivar below: how many have fewer living members than the ring has nodes for, or than they count.
     :ivar without_quorum: how many have too few to be used.
+    :ivar keys: of users, in those that it proposes for: added up over all nodes, those of the ring.
     """
 
     kept: Number
@@ -78,6 +80,7 @@ class GroupsReport(Frozen, frozen=True):
     stopped: Number
     below: Number
     without_quorum: Number
+    keys: Number = 0
 
 
 class StorageReport(Frozen, frozen=True):
@@ -95,6 +98,21 @@ class StorageReport(Frozen, frozen=True):
     used: Number
     quota: Number | None
     behind: Number
+
+
+class EventReport(Frozen, frozen=True):
+    """Something that a node noticed.
+
+    :ivar number: counts up, from its start on.
+    :ivar ago: milliseconds since.
+    :ivar kind: in a word, see :class:`~py2p_twisted.node.chronicle.Event`.
+    :ivar text: in a sentence.
+    """
+
+    number: Number
+    ago: Number
+    kind: Word
+    text: Annotated[str, msgspec.Meta(max_length=256)]
 
 
 class Report(Frozen, frozen=True, tag=160):
@@ -123,6 +141,7 @@ class Report(Frozen, frozen=True, tag=160):
     :ivar storage: None: all is in memory.
     :ivar expires: when its certificate ends to be valid, in seconds since 1970 (UTC).
     :ivar status: ``Nominal``, or what is wrong.
+    :ivar events: what it noticed lately, the oldest first.
     """
 
     version: Word
@@ -148,6 +167,7 @@ class Report(Frozen, frozen=True, tag=160):
     storage: StorageReport | None
     expires: Number | None
     status: Reason
+    events: Annotated[tuple[EventReport, ...], msgspec.Meta(max_length=64)] = ()
 
     @property
     def leeching(self) -> bool:
