@@ -44,7 +44,9 @@ def looks_right(wheel: Path) -> None:
     names = [name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name]
     ours = [name for name in names if name.startswith("py2p_twisted/")]
     source = {
-        path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "py2p_twisted").rglob("*.py")
+        path.relative_to(CHECKOUT).as_posix()
+        for pattern in ("*.py", "web/assets/*")
+        for path in (CHECKOUT / "py2p_twisted").rglob(pattern)
     }
     expect(source | {"py2p_twisted/py.typed"} <= set(ours), f"modules are missing from {ours}")
     others = sorted(set(names) - set(ours))
@@ -125,7 +127,9 @@ def main() -> None:
         run(sys.executable, "-m", "venv", environment, cwd=empty)
         binaries = environment / "bin"
         run(binaries / "pip", "install", "--quiet", wheel, cwd=empty)
-        for module in ("py2p_twisted.chord", "py2p_twisted.service", "py2p_twisted.tap"):
+        for module in (
+            *("py2p_twisted.chord", "py2p_twisted.service", "py2p_twisted.tap", "py2p_twisted.web"),
+        ):
             run(binaries / "python", "-c", f"import {module}", cwd=empty)
         listed = run(binaries / "twistd", "--help", cwd=empty)
         expect("\n    chord  " in listed, f"twistd does not know chord:\n{listed}")

@@ -195,6 +195,14 @@ class Options(usage.Options):
             os.path.abspath,
         ],
         [
+            "http",
+            None,
+            None,
+            "Show the ring in a browser, with probes, metrics and reading of keys, at this port of"
+            " this machine, such as 8080, or at a Twisted endpoint, such as"
+            " tcp:8080:interface=0.0.0.0. Under the TLS of --tls, if there is one. [default: off]",
+        ],
+        [
             "out-addr",
             None,
             None,

@@ -371,6 +371,11 @@ class ChordService(Dictionary, Reporting, Service):
         return self.node.core.me.address
 
     @property
+    def given_up(self) -> str:
+        """Why this node does not join any more, though it was told to; empty if it may."""
+        return "" if self._given_up is None else self._given_up.getErrorMessage()
+
+    @property
     def leeching(self) -> bool:
         """True while this node stores nothing."""
         return not self.node.core.member

@@ -113,9 +113,11 @@ class ChordDaemon(MultiService):
 def _why_not(error: CannotListenError) -> str:
     """Why the port cannot be had; short, since a daemon's parent is told 100 bytes only."""
     cause = error.socketError
+    option = getattr(error, "option", "--port")
     if getattr(cause, "errno", None) == errno.EADDRINUSE:
-        return f"port {error.port} on {error.interface} is in use: choose another --port"
-    where = show_address(str(error.interface), int(error.port))
+        return f"port {error.port} on {error.interface} is in use: choose another {option}"
+    port = str(error.port)
+    where = show_address(str(error.interface), int(port)) if port.isdigit() else port
     return f"cannot listen on {where}: {getattr(cause, 'strerror', None) or cause}"
 
 
@@ -194,4 +196,17 @@ def makeService(
     def tell_where(log: Logger) -> None:
         _tell_where(log, options, storage)
 
-    return ChordDaemon(reactor, node, tell_where, _advice(options), sys.__stderr__)
+    daemon = ChordDaemon(reactor, node, tell_where, _advice(options), sys.__stderr__)
+    if options["http"] is not None:
+        _serve_http(reactor, node, options["http"]).setServiceParent(daemon)
+    return daemon
+
+
+def _serve_http(reactor: Any, node: Any, endpoint: str) -> IService:
+    """The node's ring over HTTP; what that needs is imported only where it is asked for."""
+    from .web import WebService
+
+    try:
+        return WebService(reactor, node, endpoint)
+    except ValueError as error:
+        refuse(ValueError(f"--http: {error}"))

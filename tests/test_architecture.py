@@ -45,7 +45,10 @@ FLOORS = {
 }
 
 #: Folders that must not know each other.
-STRANGERS = ({"ring", "table"}, {"wire", "storage"}, {"chord", "cli"}, {"tap", "cli"})
+STRANGERS = (
+    *({"ring", "table"}, {"wire", "storage"}, {"chord", "cli"}, {"tap", "cli"}),
+    *({"web", "chord"}, {"web", "cli"}, {"web", "options"}),
+)
 
 #: What floor 0 does not import: Twisted, clocks, chance, input and output, other threads.
 IMPURE = {
@@ -270,6 +273,7 @@ RULES: list[
             ("storage.memory", "import py2p_twisted.wire.messages"),
             ("cli.get", "from ..chord import chord_socket"),
             ("tap", "from .cli.frame import CommandError"),
+            ("web.site", "from ..cli import main"),
         ],
         [("ring.ring", "from . import table"), ("node.node", "from .. import ring, table")],
     ),
@@ -435,7 +439,7 @@ class ArchitectureTests(SynchronousTestCase):
         self.assertEqual(list((ROOT / "twisted").rglob("__init__.py*")), [])
 
 
-STARTS_NOTHING = ("service", "chord", "cli", "storage.sqlite", "storage.__main__")
+STARTS_NOTHING = ("service", "chord", "cli", "web", "storage.sqlite", "storage.__main__")
 
 #: Imports a module, then tells what it started: threads, and whether there is a reactor.
 PROBE = """

@@ -43,6 +43,9 @@ from py2p_twisted.table.group import (
 )
 from py2p_twisted.table.proposer import Condition, Outcome, Write
 from py2p_twisted.tap import Options
+from py2p_twisted.web import site as web_site
+from py2p_twisted.web.events import MOST_VIEWERS
+from py2p_twisted.web.metrics import COUNTERS, GAUGES, PREFIX
 from py2p_twisted.wire import messages
 from py2p_twisted.wire.codec import decode, encode
 from py2p_twisted.wire.messages import (
@@ -602,6 +605,28 @@ class TestOperating(SynchronousTestCase):
                 self.assertIn(re.split(r" [A-Z]{3,}| \.\.\.|\.\.\.", line)[0].rstrip("."), source)
             elif not any(re.fullmatch(as_pattern(text), line) for text in formats):
                 self.fail(f"nothing logs {line!r}")
+
+
+class TestMonitoring(SynchronousTestCase):
+    """The page about probes and metrics."""
+
+    def test_metrics(self) -> None:
+        """Every metric is explained, and no other."""
+        names = [
+            match[1]
+            for row in table_rows(read("monitoring.rst").partition("All names begin with")[2])
+            if (match := re.fullmatch("``(\\w+)``", row[0]))
+        ]
+        told = [metric.name for metric in GAUGES] + [f"{metric.name}_total" for metric in COUNTERS]
+        self.assertEqual(names, told)
+        self.assertIn(f"``{PREFIX}``", read("monitoring.rst"))
+
+    def test_limits(self) -> None:
+        """The numbers that hold over HTTP."""
+        page = " ".join(read("live-ring.rst").split())
+        self.assertIn(f"within {web_site.PATIENCE:.0f} seconds", page)
+        self.assertIn(f"{web_site.MOST_CONNECTIONS} connections at once", page)
+        self.assertIn(f"At most {MOST_VIEWERS} streams", page)
 
 
 def read_source(name: str) -> str:

@@ -21,8 +21,11 @@ from py2p_twisted.errors import (
     StorageMismatch,
     StorageUnusable,
 )
+from py2p_twisted.service import ChordService
 from py2p_twisted.settings import DEFAULT_REPLICAS
 from py2p_twisted.tap import CannotStart, ChordDaemon, Options, makeService
+from py2p_twisted.web import WebService
+from py2p_twisted.web.service import CannotServe
 
 GOOD: list[tuple[list[str], dict[str, Any]]] = [
     (
@@ -40,6 +43,7 @@ GOOD: list[tuple[list[str], dict[str, Any]]] = [
             "memory": 0,
             "sync": None,
             "leave-on-stop": 0,
+            "http": None,
         },
     ),
     (["--port", "0"], {"port": 0}),
@@ -69,6 +73,7 @@ GOOD: list[tuple[list[str], dict[str, Any]]] = [
     (["--quota", "5000000"], {"quota": 5_000_000}),
     (["--quota", "2G"], {"quota": 2 << 30}),
     (["--memory", "--leave-on-stop"], {"memory": 1, "leave-on-stop": 1}),
+    (["--http", "8080"], {"http": "8080"}),
 ]
 
 #: Arguments, and what the one line must name: the culprit and what is expected.
@@ -338,6 +343,19 @@ class DaemonTests(SynchronousTestCase):
             makeService(parse(), reactor=MemoryReactorClock(), service_factory=refuse)
         self.assertIn("key.pem is no key", str(caught.exception.code))
 
+    def test_http(self) -> None:
+        """With --http there is a second service, on loopback; a wrong endpoint is one line."""
+        reactor = MemoryReactorClock()
+        daemon = makeService(parse("--memory", "--http", "8080"), reactor=reactor)
+        node, web = daemon
+        self.assertIsInstance(node, ChordService)
+        self.assertIsInstance(web, WebService)
+        self.assertEqual(reactor.tcpServers, [])
+        for text in ("no:80", "http", "99999", "ssl:80:privateKey=/nowhere"):
+            with self.assertRaises(SystemExit) as caught:
+                makeService(parse("--memory", "--http", text), reactor=reactor)
+            self.assertIn(f"chord: --http: {text!r}", str(caught.exception.code))
+
     def test_loopback_is_explained(self) -> None:
         """Without --interface the log says how others could connect, once the reactor runs."""
         ((level, text),) = self.start()
@@ -393,6 +411,15 @@ class CannotStartTests(SynchronousTestCase):
             self.fits(raised)
             # twistd cleans up for exceptions only.
             self.assertIsInstance(raised, Exception)
+
+    def test_http_in_use(self) -> None:
+        """It is told which of the two ports is in use."""
+        in_use = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        raised, _, _ = self.refuse(CannotServe("127.0.0.1", 8080, in_use), "startService")
+        self.assertEqual(str(raised), "port 8080 on 127.0.0.1 is in use: choose another --http")
+        denied = OSError(errno.EACCES, "Permission denied")
+        raised, _, _ = self.refuse(CannotServe(None, "/run/x.sock", denied), "startService")
+        self.assertEqual(str(raised), "cannot listen on /run/x.sock: Permission denied")
 
     def test_other_reasons(self) -> None:
         """Other reasons are named as the system names them."""

@@ -1,0 +1,184 @@
+"""The HTTP server: what is where, who may ask, and how much (floor 4).
+
+Every bound and every refusal that holds for all paths is here: only GET and HEAD, no bodies, no
+web page of another site, on loopback no other name than this machine's; a whole request in
+:data:`PATIENCE` seconds, and so many connections.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, datetimeToString
+from twisted.web.resource import IResource, Resource, getChildForRequest
+from twisted.web.server import Request, Site
+
+from .answers import HEADERS, NotFound, problem
+
+__all__ = ["MOST_CONNECTIONS", "PATIENCE", "ChordSite", "Folder"]
+
+#: Seconds from the start of a connection, or from the last answer, to the end of a request.
+PATIENCE = 30.0
+#: Connections at once, those that look at the page included.
+MOST_CONNECTIONS = 128
+#: Bytes of a body that are read, and thrown away, before the connection is closed.
+MOST_BODY = 64 * 1024
+#: Headers of one request.
+MOST_HEADERS = 64
+
+
+class ChordChannel(HTTPChannel):
+    """One connection."""
+
+    maxHeaders = MOST_HEADERS
+    site: ChordSite
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Close it at once if there are too many."""
+        super().connectionMade()
+        self.site.channels.add(self)
+        if len(self.site.channels) > MOST_CONNECTIONS:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is no more."""
+        super().connectionLost(reason)
+        self.site.closed(self)
+
+    def resetTimeout(self) -> None:
+        """A byte now and then wins no time: the whole request has to be there."""
+
+    def timeoutConnection(self) -> None:
+        """Twisted would log it, wait, and log again."""
+        self.transport.abortConnection()
+
+
+class ChordRequest(Request):
+    """One request: judged before its resource sees it."""
+
+    channel: ChordChannel
+    transport: Any
+    _body = 0
+
+    def gotLength(self, length: int | None) -> None:
+        """No request has a body that anybody reads."""
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Throw it away, and the connection too if it does not end."""
+        self._body += len(data)
+        if self._body > MOST_BODY:
+            self.transport.abortConnection()
+
+    def process(self) -> None:
+        """Refuse it, or find its resource and render that."""
+        site = self.site = self.channel.site
+        for name, value in HEADERS.items():
+            self.setHeader(name, value)
+        self.setHeader("Date", datetimeToString())
+        try:
+            refused = refusal(self, loopback=site.loopback)
+            if refused is not None:
+                self.write(refused)
+                self.finish()
+                return
+            self.prepath = []
+            self.postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
+            self.render(site.getResourceFor(self))
+        except Exception:
+            self.processingFailed(Failure())
+
+
+def refusal(request: Request, *, loopback: bool) -> bytes | None:
+    """The answer to a request that may not be made; None if it may."""
+    if request.method not in (b"GET", b"HEAD"):
+        return problem(
+            request, 405, "only GET and HEAD: nothing is changed here", Allow="GET, HEAD"
+        )
+    host = request.getHeader("host")
+    if loopback and host is not None and not is_this_machine(host):
+        return problem(
+            request,
+            403,
+            "this page is for this machine only: ask for it as localhost or 127.0.0.1, or name an "
+            "interface (--http tcp:PORT:interface=ADDRESS) to let others in",
+        )
+    fetched = request.getHeader("sec-fetch-site")
+    if fetched in ("cross-site", "same-site") and request.getHeader("sec-fetch-mode") != "navigate":
+        return problem(request, 403, "a page of another site asked for this")
+    return None
+
+
+def is_this_machine(host: str) -> bool:
+    """Does a Host header name this machine?  Another name may be a stranger's that leads here."""
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    name = name.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class ChordSite(Site):
+    """The server of all that is under some resource.
+
+    :ivar channels: the connections now.
+    :ivar loopback: only this machine reaches it, so that only its names are asked for.
+    """
+
+    protocol = ChordChannel  # type: ignore[assignment]  # HTTP/1.1 only
+    requestFactory = ChordRequest
+    noisy = False
+
+    def __init__(self, reactor: Any, root: IResource) -> None:
+        super().__init__(root, timeout=PATIENCE, reactor=reactor)
+        self.channels: set[ChordChannel] = set()
+        self.loopback = True
+        self._emptied: Deferred[None] | None = None
+
+    def close(self) -> Deferred[None]:
+        """Hang up everywhere; fires when the last connection is gone."""
+        for channel in list(self.channels):
+            channel.transport.abortConnection()
+        emptied = self._emptied = Deferred()
+        self._tell_emptied()
+        return emptied
+
+    def closed(self, channel: ChordChannel) -> None:
+        """A connection is gone."""
+        self.channels.discard(channel)
+        self._tell_emptied()
+
+    def _tell_emptied(self) -> None:
+        if self._emptied is not None and not self.channels and not self._emptied.called:
+            self._emptied.callback(None)
+
+    def startFactory(self) -> None:
+        """No log of requests is kept, and so no clock for it."""
+
+    def stopFactory(self) -> None:
+        """See :meth:`startFactory`."""
+
+    def log(self, request: Any) -> None:
+        """See :meth:`startFactory`."""
+
+    def getResourceFor(self, request: Request) -> Any:
+        """The resource of a path."""
+        return getChildForRequest(self.resource, request)
+
+
+class Folder(Resource):
+    """Resources by name."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """A name that nobody has."""
+        return NotFound()
