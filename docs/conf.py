@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,9 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "One dictionary of bytes, shared by programs on a Chord ring",
-    "page_width": "1000px",
-    "fixed_sidebar": True,
-}
+# Light and dark, wide and narrow; whoever builds these pages without it gets Sphinx's own.
+html_theme = "furo" if find_spec("furo") else "alabaster"
+html_title = f"py2p_twisted {release}"
 html_show_sourcelink = False
 
 
