@@ -26,7 +26,8 @@ from py2p_twisted.wire.messages import (
     Read,
     Value,
 )
-from py2p_twisted.wire.protocol import MessageProtocol, Outbox
+from py2p_twisted.wire.outbox import Outbox
+from py2p_twisted.wire.protocol import MessageProtocol
 
 from .fakes import FakeReceiver, FakeTransport, make_peer, unframed
 

@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from py2p_twisted.table.group import FIRST_EPOCH
 from py2p_twisted.wire.codec import encode
 from py2p_twisted.wire.messages import Answer, Ask, Done, Message, Ping, Read, Value
-from py2p_twisted.wire.protocol import MessageProtocol, Outbox
+from py2p_twisted.wire.outbox import Outbox
+from py2p_twisted.wire.protocol import MessageProtocol
 
 from .fakes import FakeReceiver, FakeTransport, framed, unframed
 
@@ -260,6 +261,39 @@ class ReceivingTests(ProtocolCase):
         self.assertEqual(self.protocol.queued_bytes, 0)
 
 
+class LoneFrameTests(ProtocolCase):
+    """A chunk that looks like one frame is one only where a frame begins."""
+
+    def test_within_another_frame(self) -> None:
+        inner = framed(Ask(1, Ping()))
+        outer: Message = Answer(2, Value(inner))
+        stream = framed(outer)
+        at = stream.index(inner)
+        for chunk in (stream[:at], inner, stream[at + len(inner) :]):
+            if chunk:
+                self.protocol.dataReceived(chunk)
+        self.assertEqual(self.receiver.messages, [outer])
+
+    def test_within_a_long_frame(self) -> None:
+        inner = framed(Ask(1, Ping()))
+        outer: Message = Answer(2, Value(bytes(50_000) + inner + bytes(50_000)))
+        stream = framed(outer)
+        at = stream.index(inner)
+        for chunk in (stream[:at], inner, stream[at + len(inner) :]):
+            self.protocol.dataReceived(chunk)
+        self.assertEqual(self.receiver.messages, [outer])
+
+    def test_after_the_end(self) -> None:
+        self.protocol.close()
+        self.protocol.dataReceived(framed(Ask(1, Ping())))
+        self.assertEqual(self.receiver.messages, [])
+
+    def test_too_long(self) -> None:
+        self.protocol.MAX_LENGTH = 10
+        self.protocol.dataReceived(framed(Answer(2, Value(bytes(100)))))
+        self.assertEqual((self.receiver.messages, len(self.receiver.errors)), ([], 1))
+
+
 class TurnTests(ProtocolCase):
     """Nobody makes others wait by sending much."""
 
@@ -360,6 +394,15 @@ class TurnTests(ProtocolCase):
         messages: list[Message] = [Ask(number, Ping()) for number in range(6)]
         self.protocol.dataReceived(framed(*messages[:4]))
         self.protocol.dataReceived(framed(*messages[4:]))
+        self.assertEqual(self.heard(), 2)
+        while self.clock.getDelayedCalls():
+            self.turn()
+        self.assertEqual(self.receiver.messages, messages)
+
+    def test_a_lone_frame_that_comes_all_the_same_waits(self) -> None:
+        messages: list[Message] = [Ask(number, Ping()) for number in range(5)]
+        self.protocol.dataReceived(framed(*messages[:4]))
+        self.protocol.dataReceived(framed(messages[4]))
         self.assertEqual(self.heard(), 2)
         while self.clock.getDelayedCalls():
             self.turn()
@@ -681,6 +724,34 @@ class AtOnceTests(SynchronousTestCase):
             self.assertIsNone(self.connection.doWrite())
         received += self.peer.recv(2_000_000)
         self.assertEqual(bytes(received), framed(message))
+
+    def test_what_the_kernel_did_not_take_leaves_first(self) -> None:
+        """Also when it takes something again before the reactor knows."""
+        long = Answer(1, Value(b"x" * 1_000_000))
+        self.protocol.send(long)
+        self.clock.advance(0)
+        received = bytearray(self.peer.recv(2_000_000))
+        self.protocol.resumeProducing()  # as if there were room again
+        self.protocol.send(Ask(2, Ping()))
+        self.clock.advance(0)
+        while self.reactor.writers:
+            received += self.peer.recv(2_000_000)
+            self.connection.doWrite()
+        received += self.peer.recv(2_000_000)
+        self.assertEqual(bytes(received), framed(long, Ask(2, Ping())))
+
+    def test_once_all_is_written_a_lone_message_leaves_at_once_again(self) -> None:
+        for number in range(2):
+            self.protocol.send(Ask(number, Ping()))
+        self.clock.advance(0)
+        self.assertEqual(self.reactor.writers, {self.connection})
+        self.connection.doWrite()
+        self.protocol.send(Ask(2, Ping()))
+        self.clock.advance(0)
+        self.assertEqual(self.reactor.writers, set())
+        self.assertEqual(
+            self.peer.recv(1000), framed(*[Ask(number, Ping()) for number in range(3)])
+        )
 
     def test_an_error_is_left_to_the_reactor(self) -> None:
         self.peer.close()

@@ -23,7 +23,7 @@ from ..wire.messages import (
 )
 from .core import Core
 
-__all__ = ["Job", "Mail", "Message", "Result"]
+__all__ = ["Job", "Mail", "Message", "Result", "accept_one"]
 
 #: Writes in one message whose answer should not take longer than that of one.
 _FEW = 32
@@ -91,7 +91,7 @@ class Message:
         """What to send."""
         if self.step is Step.ACCEPT:
             if len(self.jobs) == 1:
-                return _accept_one(self.jobs[0])
+                return accept_one(self.jobs[0])
             accepts: list[tuple[int, Epoch, tuple[tuple[bytes, Record], ...]]] = []
             for (partition, epoch), jobs in self.parts.items():
                 records = [(job.key, job.proposal.record) for job in jobs]
@@ -119,7 +119,8 @@ _GOOD: dict[Step, type[Any]] = {
 }
 
 
-def _accept_one(job: Job) -> Accept:
+def accept_one(job: Job) -> Accept:
+    """ACCEPT for one job."""
     config, record = job.config, job.proposal.record
     assert record is not None
     return Accept(((config.partition, config.epoch, ((job.key, record),)),))

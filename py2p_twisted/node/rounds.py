@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
+from ..base import Peer
 from ..errors import StorageError
 from ..table.acceptor import Acceptor, NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
@@ -29,7 +30,7 @@ from .core import Core
 from .doubts import Doubts
 from .hedge import Hedge
 from .keeper import Keeper
-from .mail import Job, Mail, Message, Result
+from .mail import Job, Mail, Message, Result, accept_one
 from .stragglers import Stragglers
 from .turns import Turns
 from .values import in_memory
@@ -165,11 +166,12 @@ class Rounds:
         if job.rest:
             self._hedge.watch(job, asked)
         number = proposal.round
+        alone = accept_one(job) if job.single and proposal.step is Step.ACCEPT else None
         for peer in asked:
-            if not job.single or proposal.step is not Step.ACCEPT:
+            if alone is None:
                 self._out.add(peer, job)
             elif proposal.round == number:  # what became of the one before did not end it
-                self._ask(Message(peer, Step.ACCEPT, [job]))
+                core.links.request(peer, alone, partial(self._answered_one, job, peer, number))
 
     def _answer_here(self, job: Job, acceptor: Acceptor) -> Callable[[], object] | None:
         """This node's own answer, to be counted once it is kept; None if the round is over."""
@@ -279,21 +281,16 @@ class Rounds:
                 self._ask(message)
 
     def _ask(self, message: Message) -> None:
-        done: Callable[[Any], None]
-        if len(message.jobs) == 1 and message.step is Step.ACCEPT:
-            done = partial(self._answered_one, message, message.jobs[0].proposal.round)
-        else:
-            done = partial(self._answered, message, [job.proposal.round for job in message.jobs])
+        done = partial(self._answered, message, [job.proposal.round for job in message.jobs])
         patience = message.patience(self._core.settings)
         self._core.links.request(message.peer, message.request(), done, patience)
 
-    def _answered_one(self, message: Message, number: int, reply: Any) -> None:
+    def _answered_one(self, job: Job, peer: Peer, number: int, reply: Any) -> None:
         """As :meth:`_answered`, for the most frequent message of all."""
-        job = message.jobs[0]
         proposal = job.proposal
         plain = type(reply) is Accepted and reply.parts == _ACCEPTED_ONE
         if not plain or proposal.round != number or proposal.step is not Step.ACCEPT:
-            self._answered(message, [number], reply)
+            self._answered(Message(peer, Step.ACCEPT, [job]), [number], reply)
             return
         job.heard += 1
         job.waiting -= 1

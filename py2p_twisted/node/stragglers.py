@@ -1,7 +1,7 @@
 """What the members beyond the quorum get a little later (floor 2).
 
-A write is done when a quorum has it.  The other members get it, too, within some milliseconds and
-many writes in one message, so that every member is ready to be of the next quorum.  What is lost
+A write is done when a quorum has it.  The other members get it, too, a moment later and many
+writes in one message, so that every member is ready to be of the next quorum.  What is lost
 here costs a slower read at most, and the background check brings it.
 """
 
@@ -19,8 +19,9 @@ from .core import Core
 
 __all__ = ["Stragglers"]
 
-#: Seconds until what was collected is sent.
-_DELAY = 0.01
+#: Seconds until what was collected is sent: less than after which the next quorum is asked
+#: (:mod:`.hedge`), so that it has it.
+_DELAY = 0.015
 
 
 class _Backlog:

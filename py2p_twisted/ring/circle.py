@@ -83,7 +83,8 @@ def partition_of(identifier: int, k: int) -> int:
 
 def key_partition(key: bytes, k: int) -> int:
     """The slice of a key's place: :func:`partition_of` its :func:`key_identifier`, in one go."""
-    return int.from_bytes(sha256(key).digest()[:2], "big") >> (16 - min(k, 10))
+    digest = sha256(key).digest()
+    return (digest[0] << 8 | digest[1]) >> (16 - k if k < 10 else 6)
 
 
 def partition_start(partition: int, k: int) -> int:

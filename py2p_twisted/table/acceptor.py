@@ -166,8 +166,9 @@ class Acceptor:
         old = self.get(key)
         if old is not None and old.ballot == ballot:
             return  # it was sent twice
-        if ballot < self.promised(key):
-            raise NotPromised(self.promised(key))
+        promised = self.promised(key)
+        if ballot < promised:
+            raise NotPromised(promised)
         if self._promises:
             self._promises.pop(key, None)
         self.accept_steady(key, record)

@@ -127,15 +127,19 @@ def written(
     :param clock: a stamp that the write's own must be higher than.
     :param refused: the write changed nothing, but an attempt at it must find that it is over.
     """
-    stamp = min(max(clock, old.stamp if old is not None else 0) + 1, MOST_STAMP)
-    entry = operation + (stamp | (_REFUSED if refused else 0)).to_bytes(8, "big")
+    before = old.stamp if old is not None else 0
+    stamp = (clock if clock > before else before) + 1
+    if stamp > MOST_STAMP:
+        stamp = MOST_STAMP
+    entry = operation + (stamp | _REFUSED if refused else stamp).to_bytes(8, "big")
     if old is None:
         return Record(ballot, value, entry)
     entries = old.operations + entry
     forgot = old.forgot
     if len(entries) > _REMEMBERED * _ENTRY_BYTES:
         forgot = int.from_bytes(entries[OPERATION_ID_BYTES:_ENTRY_BYTES], "big") & _STAMP
-        forgot = min(forgot, MOST_STAMP)
+        if forgot > MOST_STAMP:
+            forgot = MOST_STAMP
         entries = entries[_ENTRY_BYTES:]
     return Record(ballot, value, entries, forgot)
 

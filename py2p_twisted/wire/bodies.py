@@ -205,7 +205,7 @@ def _limit(parts: Iterable[tuple[Any, ...]], most: int = MOST_ITEMS) -> None:
 
     :raises ValueError: if the last fields of the parts hold too many items together.
     """
-    items = sum(len(part[-1]) for part in parts)
+    items = sum([len(part[-1]) for part in parts])
     if items > most:
         raise ValueError(f"{items} keys in one message; {most} are allowed")
 

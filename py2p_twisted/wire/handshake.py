@@ -111,7 +111,7 @@ class Connection:
         if link is None:
             self._handshake(message)
             return
-        link.heard_at = self._links.clock.seconds()
+        link.heard_at = self.protocol.arrived_at
         if isinstance(message, Answer):
             link.received_answer(message)
         elif isinstance(message, Ask):

@@ -27,7 +27,7 @@ from .endpoints import Endpoints, unreachable
 from .handshake import Connection
 from .link import Link
 from .messages import Hello, Reply, Request
-from .protocol import Outbox
+from .outbox import Outbox
 from .watch import Watch
 
 __all__ = ["Links", "Observer"]

@@ -19,7 +19,8 @@ from ..settings import Settings
 from .complaints import printable
 from .endpoints import Endpoints, looks_like_tls, plain_text_met_tls, unreachable
 from .messages import Hello, Message, Refused, Who
-from .protocol import MessageProtocol, Outbox
+from .outbox import Outbox
+from .protocol import MessageProtocol
 
 __all__ = ["probe"]
 

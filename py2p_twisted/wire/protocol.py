@@ -1,19 +1,18 @@
 """One connection as Twisted sees it: bytes in, messages out, and back (floor 1).
 
-Owns framing, decoding and the batching of writes.  Never knows what a message means.
+Owns framing and decoding; :class:`~.outbox.Outbox` says when to write.  Never knows what a message
+means.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from struct import Struct
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection as TCPConnection
-from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -22,8 +21,9 @@ from ..errors import BadMessage, ValueTooLarge
 from .codec import decode, encode
 from .endpoints import tune
 from .messages import Message
+from .outbox import Outbox
 
-__all__ = ["MessageProtocol", "Outbox", "Receiver"]
+__all__ = ["MessageProtocol", "Receiver"]
 
 _length = Struct("!I")
 
@@ -47,92 +47,6 @@ class Receiver(Interface):
         """The connection is gone."""
 
 
-class Outbox:
-    """What the connections of one node have to write at the end of the reactor's turn.
-
-    Messages that one turn makes for one peer leave in one write.
-
-    :ivar clock: tells a connection how long its turn took.
-    :ivar queued_bytes: what all connections have to send, and their peers have not taken yet.
-    :ivar busy: requests that were refused because there was too much to do.
-    """
-
-    log = Logger()
-    #: Bytes that may be queued for all peers together before each is allowed a small share only.
-    most_queued_bytes = 64 * 1024 * 1024
-    #: Seconds of one turn of the reactor that what one peer sent may take; the message that goes
-    #: over it is the last one of that turn.
-    share = 0.001
-    #: How many of those who have sent more than that go on in one turn.
-    at_once = 8
-    #: Seconds that what arrived may wait for its turn; whoever waited longer is told that the node
-    #: is busy, which costs a fraction of doing what it asks.
-    most_wait = 0.1
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self.clock = clock
-        self.queued_bytes = 0
-        self.busy = 0
-        self._waiting: list[MessageProtocol] = []
-        self._unfinished: deque[MessageProtocol] = deque()
-        self._depth = 0
-        self._call: IDelayedCall | None = None
-
-    @property
-    def crowded(self) -> bool:
-        """Is so much queued for all peers together that each has to do with little?"""
-        return self.queued_bytes > self.most_queued_bytes
-
-    def add(self, protocol: MessageProtocol) -> None:
-        """`protocol` has something to write."""
-        self._waiting.append(protocol)
-        if not self._depth:
-            self._call_soon()
-
-    def go_on_later(self, protocol: MessageProtocol) -> None:
-        """`protocol` has received more than it may deal with in one turn of the reactor."""
-        self._unfinished.append(protocol)
-        self._call_soon()
-
-    def _call_soon(self) -> None:
-        if self._call is None:
-            self._call = self.clock.callLater(0, self._turn)
-
-    def enter(self) -> None:
-        """Something arrived; what is answered meanwhile is written by :meth:`leave`."""
-        self._depth += 1
-
-    def leave(self) -> None:
-        """All that arrived is dealt with."""
-        self._depth -= 1
-        if not self._depth:
-            self._write()
-
-    def stop(self) -> None:
-        """Leave no delayed call behind: every connection is gone."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _turn(self) -> None:
-        self._call = None
-        for _ in range(min(self.at_once, len(self._unfinished))):
-            protocol = self._unfinished.popleft()
-            try:
-                protocol.go_on()
-            except Exception:  # as Twisted does when dataReceived raises
-                self.log.failure("a connection is ended by a mistake in this program")
-                protocol.abort()
-        if self._unfinished:
-            self._call_soon()
-        self._write()
-
-    def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for protocol in waiting:
-            protocol.flush()
-
-
 @implementer(IPushProducer)
 class MessageProtocol(Int32StringReceiver):
     """Messages over a byte stream: a four-byte length, then MessagePack.
@@ -142,6 +56,8 @@ class MessageProtocol(Int32StringReceiver):
     :param max_length: bytes of the longest frame that is accepted; may be changed at any time.
     :param max_sent: bytes of the longest frame that peers accept.
     :ivar queued_bytes: what was sent, and the peer has not taken yet, costs this many bytes.
+    :ivar arrived_at: on the clock, when the last bytes came.
+    :ivar held: True while the peer reads more slowly than this side writes.
     :ivar late: what is dealt with now has waited too long for its turn.
     :ivar closed: True once this side has begun to close, or the connection is gone.
     """
@@ -161,14 +77,15 @@ class MessageProtocol(Int32StringReceiver):
         self._receiver = receiver
         self._outbox = outbox
         self._out: list[bytes] = []
-        self._held = False  # the transport has more than it can send
+        self.held = False
+        self._left = False  # something was left to the transport, which may not have sent it yet
         self.closed = False
         self._chunks: list[bytes | bytearray] = []
         self._missing = 0
         self._in_transport = 0  # bytes that the transport took and could not send
         self._seconds = outbox.clock.seconds
         self._turn_ends = 0.0
-        self._arrived_at = 0.0
+        self.arrived_at = 0.0
         self.late = False  # what is dealt with now has waited for too long
 
     def connectionMade(self) -> None:
@@ -180,15 +97,25 @@ class MessageProtocol(Int32StringReceiver):
     def dataReceived(self, data: bytes) -> None:
         """Twisted: bytes arrived."""
         self._outbox.enter()
-        self._arrived_at = self._seconds()
+        self.arrived_at = self._seconds()
         self.late = False
         try:
+            if self._is_one_frame(data):
+                self._take_frame(data[4:])
+                return
             if self._missing and not self.closed:
                 data = self._collect(data)
             if data and not self.closed:
                 self._take_turn(data)
         finally:
             self._outbox.leave()
+
+    def _is_one_frame(self, data: bytes) -> bool:
+        """Is it what most of what arrives is: one whole frame, and nothing before or after it?"""
+        size = len(data) - 4
+        if not 0 <= size <= self.MAX_LENGTH or _length.unpack_from(data)[0] != size:
+            return False
+        return not (self._unprocessed or self._missing or self.closed)
 
     def _take_turn(self, data: bytes) -> None:
         """Deal with what arrived, for so long that others have their turn, too."""
@@ -217,7 +144,7 @@ class MessageProtocol(Int32StringReceiver):
         self.paused = False
         if self.closed:
             return
-        self.late = self._seconds() - self._arrived_at > self._outbox.most_wait
+        self.late = self._seconds() - self.arrived_at > self._outbox.most_wait
         self._outbox.enter()
         try:
             self._take_turn(b"")
@@ -257,14 +184,17 @@ class MessageProtocol(Int32StringReceiver):
         """Twisted: a whole frame arrived."""
         if self.closed:
             return
-        try:
-            message = decode(string)
-        except BadMessage as error:
-            self._garbled(error, string[:4])
-        else:
-            self._receiver.received(message)
+        self._take_frame(string)
         if self._seconds() > self._turn_ends:
             self.paused = True  # Twisted: the loop that calls this one ends
+
+    def _take_frame(self, frame: bytes) -> None:
+        try:
+            message = decode(frame)
+        except BadMessage as error:
+            self._garbled(error, frame[:4])
+        else:
+            self._receiver.received(message)
 
     def lengthLimitExceeded(self, length: int) -> None:
         """Twisted: a frame was announced that is too long."""
@@ -296,9 +226,9 @@ class MessageProtocol(Int32StringReceiver):
             return size
         if not self._out:
             self._outbox.add(self)
-        self._out.append(_length.pack(size))
-        self._out.append(body)
-        self._count(size + _MESSAGE_OVERHEAD)
+        self._out += (_length.pack(size), body)
+        self.queued_bytes += size + _MESSAGE_OVERHEAD
+        self._outbox.queued_bytes += size + _MESSAGE_OVERHEAD
         return size
 
     def _count(self, size: int) -> None:
@@ -311,23 +241,26 @@ class MessageProtocol(Int32StringReceiver):
         A message that is alone goes to the kernel at once: one request at a time would otherwise
         wait for the next turn of both reactors.
         """
-        if not self._out or self._held:
+        if not self._out or self.held:
             return
         transport = self.transport
         alone = len(self._out) == 2  # its length and its body
         data = self._take()
         if alone and isinstance(transport, TCPConnection):
-            if transport not in transport.reactor.getWriters():  # nothing is before it
+            self._left = self._left and transport in transport.reactor.getWriters()
+            if not self._left:  # nothing is before it
                 sent = transport.writeSomeData(data)
                 if sent == len(data):
                     return
                 if isinstance(sent, int):
                     data = data[sent:]
+            self._left = True
             transport.write(data)
             transport.doWrite()  # an error comes again when the reactor calls it
         else:
+            self._left = True
             transport.write(data)
-        if self._held:  # the transport asked to wait
+        if self.held:  # the transport asked to wait
             self._in_transport = len(data)
             self._count(len(data))
 
@@ -346,25 +279,20 @@ class MessageProtocol(Int32StringReceiver):
         """A request is refused because there is too much to do."""
         self._outbox.busy += 1
 
-    @property
-    def held(self) -> bool:
-        """True while the peer reads more slowly than this side writes."""
-        return self._held
-
     def pauseProducing(self) -> None:
         """Twisted: the transport's buffer is full."""
-        self._held = True
+        self.held = True
 
     def resumeProducing(self) -> None:
         """Twisted: the transport's buffer has room again."""
-        self._held = False
+        self.held = False
         self._count(-self._in_transport)
         self._in_transport = 0
         self.flush()
 
     def stopProducing(self) -> None:
         """Twisted: the transport is gone."""
-        self._held = True
+        self.held = True
 
     # -- closing
 

@@ -39,7 +39,9 @@ class RoundTrips:
         wait = self.smoothed + 4 * self._variance
         if now < self._patient_until:
             wait = max(wait, self._patience)
-        return min(max(wait, self._low), self._high)
+        if wait < self._low:
+            return self._low
+        return wait if wait < self._high else self._high
 
     def measure(self, sample: float) -> None:
         """An answer came after so many seconds."""
