@@ -68,12 +68,16 @@ def _fault(name: str, figure: Callable[[Fault, Result], float]) -> Callable[[Res
 
 def _alone(most_get: float, most_set: float | None) -> tuple[Aim, ...]:
     """One at a time."""
-    echoes = "echoes p50"
+    echoes, quorum = "echoes p50", "quorum p50"
     return (
         Aim("get p50", "get p50 / echo p50", _ratio("get p50", "echo p50"), most=most_get),
         Aim("get p50 of many", "get p50 / echo p50 of as many servers", _ratio("get p50", echoes)),
-        Aim("echoes p50", "echo p50 of as many servers / echo p50", _ratio(echoes, "echo p50")),
+        Aim("get p50 of a quorum", "get p50 / echo p50 of a quorum", _ratio("get p50", quorum)),
         Aim("set p50", "set p50 / echo p50", _ratio("set p50", "echo p50"), most=most_set),
+        Aim("set p50 of a relay", "set p50 / relay p50", _ratio("set p50", "relay p50")),
+        Aim("echoes p50", "echo p50 of as many servers / echo p50", _ratio(echoes, "echo p50")),
+        Aim("quorum p50", "echo p50 of a quorum / echo p50", _ratio(quorum, "echo p50")),
+        Aim("relay p50", "relay p50 / echo p50", _ratio("relay p50", "echo p50")),
         Aim("amp p50", "AMP get p50 / echo p50", _ratio("AMP get p50", "echo p50")),
     )
 

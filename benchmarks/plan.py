@@ -20,6 +20,7 @@ class Plan:
     :ivar starts: how often two nodes are started for the first correct read.
     :ivar idle_seconds: for which a ring is watched while nothing happens.
     :ivar in_flight: operations of each kind and round.
+    :ivar member: the client is a node of the ring itself.
     :ivar json: print JSON.
     :ivar profile: where profiles go; empty if everything is measured instead.
     """
@@ -29,6 +30,7 @@ class Plan:
     starts: int
     idle_seconds: float
     in_flight: int
+    member: bool
     json: bool
     profile: str
 
@@ -58,6 +60,11 @@ def plan(arguments: Sequence[str] | None = None) -> Plan:
         help="copies of a key, for each size [1 3 5, as far as the groups differ]",
     )
     add("--rounds", type=int, help="rounds for each ring [9, with --quick 2]")
+    add(
+        "--member",
+        action="store_true",
+        help="the client is a node of the ring, too, as in a program that brings its own",
+    )
     add("--json", action="store_true", help="print JSON instead of the tables")
     add(
         "--profile",
@@ -76,6 +83,7 @@ def plan(arguments: Sequence[str] | None = None) -> Plan:
         starts=1 if chosen.quick else 5,
         idle_seconds=3.0 if chosen.quick else 10.0,
         in_flight=5_000 if chosen.quick else 10_000,
+        member=chosen.member,
         json=chosen.json,
         profile=chosen.profile,
     )

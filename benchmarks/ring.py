@@ -1,4 +1,4 @@
-"""Rings of real processes, each ``twistd -n chord``, and the leeching client that measures them."""
+"""Rings of real processes, each ``twistd -n chord``, and the client that measures them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Ring:
     """Some nodes, started at the same time: the first founds, the others join through it.
 
     :param replicas: copies of a key; None leaves it to the daemon.
+    :param member: the first client is a node of the ring, too.
     :param start: starts a ``twistd -n`` with a name and arguments, by default
         :meth:`Processes.twistd`.
     """
@@ -44,6 +45,8 @@ class Ring:
         nodes: int,
         replicas: int | None = None,
         start: Callable[[str, Sequence[str]], int] | None = None,
+        *,
+        member: bool = False,
     ) -> None:
         self._reactor = reactor
         self._processes = processes
@@ -52,6 +55,12 @@ class Ring:
         self.ports = free_ports(nodes)
         self.pids: list[int] = []
         self._clients: list[ChordService] = []
+        self._member = member
+
+    @property
+    def size(self) -> int:
+        """How many nodes it has in the end."""
+        return len(self.ports) + self._member
 
     def start(self) -> None:
         """Start the processes."""
@@ -73,7 +82,8 @@ class Ring:
 
     async def connect(self, port: int) -> ChordService:
         """A client, as soon as that node is in the ring."""
-        client = ChordService(self._reactor, _HOST, 0)
+        joins = self._member and not self._clients
+        client = ChordService(self._reactor, _HOST, free_ports(1)[0] if joins else 0)
         client.startService()
         self._clients.append(client)
         end = self._reactor.seconds() + _PATIENCE
@@ -81,6 +91,8 @@ class Ring:
             try:
                 await client.connect(_HOST, port)
                 await client.contains(b"anything")
+                if joins:
+                    await client.join()
                 return client
             except ChordError as error:
                 if self._reactor.seconds() > end:
@@ -106,12 +118,12 @@ class Ring:
         """What the directory lacks, as text; empty if nothing."""
         core = client.node.core
         members = len(list(core.directory.members()))
-        if members != len(self.ports):
-            return f"{members} of {len(self.ports)} nodes keep keys"
+        if members != self.size:
+            return f"{members} of {self.size} nodes keep keys"
         if len(core.directory) != core.partitions:
             return f"{len(core.directory)} of {core.partitions} partitions are known"
         sizes = Counter(len(config.members) for config in core.directory)
-        wanted = group_size(self._replicas or 1, len(self.ports))
+        wanted = group_size(self._replicas or 1, self.size)
         if set(sizes) != {wanted}:
             return ", ".join(
                 f"{count} groups have {size} of {wanted} members" for size, count in sizes.items()
@@ -119,8 +131,10 @@ class Ring:
         return ""
 
     def busiest(self, client: ChordService) -> int:
-        """The port of the node that is the first live member, the proposer, of most groups."""
+        """The port of the process that is the first live member, the proposer, of most groups."""
         first = Counter(config.members[0].port for config in client.node.core.directory)
+        for port in first.keys() - set(self.ports):
+            del first[port]  # the client's own
         return first.most_common(1)[0][0]
 
     def _pause(self, seconds: float) -> Deferred[None]:

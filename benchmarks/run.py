@@ -22,7 +22,7 @@ from .processes import CannotRun, Processes, cpu_seconds, free_ports, memory
 from .profiles import profiled, profiles
 from .report import Figures, Result, as_json, ring_name, table
 from .ring import Ring, first_correct_read, group_size
-from .yardsticks import AmpClient, EchoClient, connect
+from .yardsticks import AmpClient, EchoClient, ask_all, connect
 
 __all__ = ["Run", "profile"]
 
@@ -31,6 +31,8 @@ KEYS = [b"key %012d" % number for number in range(10_000)]
 VALUE_BYTES = 100
 #: Operations one at a time in one round.
 ALONE = 1_000
+#: Members that decide in the largest group, that of five.
+LARGEST_QUORUM = 3
 #: Members of the smallest group that survives the loss of one.
 SURVIVING = 3
 
@@ -44,7 +46,8 @@ class Run:
     """Measures everything that the plan asks for.
 
     There are as many echo servers as the largest ring has nodes: the first is the yardstick, and
-    all of them together tell what talking to many processes costs by itself.
+    all of them together tell what talking to many processes costs by itself.  A relay for each size
+    of quorum asks all but one of so many echo servers, as a proposer asks members.
     """
 
     def __init__(self, reactor: Any, processes: Processes, plan: Plan) -> None:
@@ -58,7 +61,8 @@ class Run:
         tac = self._processes.folder / "bare.tac"
         tac.write_text(TAC)
         bare = self._processes.twistd("bare", ["-y", str(tac)])
-        amp_port, *echo_ports = free_ports(1 + max(nodes for nodes, _ in plan.rings))
+        sizes = [nodes for nodes, _ in plan.rings]
+        amp_port, *echo_ports = free_ports(1 + max(LARGEST_QUORUM, *sizes))
         module = ["-m", "benchmarks.yardsticks"]
         self._amp_pid = self._processes.start("amp", [*module, "amp", str(amp_port)])
         self._echo_pid, *_ = [
@@ -66,6 +70,10 @@ class Run:
             for port in echo_ports
         ]
         self._amp = await connect(self._reactor, amp_port, AmpClient())
+        self._relays = {  # of all sizes that groups have
+            quorum: await self._relay(echo_ports[1:quorum])
+            for quorum in range(1, LARGEST_QUORUM + 1)
+        }
         self._echoes = [await connect(self._reactor, port, EchoClient()) for port in echo_ports]
         _tell("two nodes")
         first_read = median(
@@ -75,12 +83,21 @@ class Run:
         figures = Figures(results, memory(bare), first_read, plan.rounds)
         return json.dumps(as_json(figures), indent=2) if plan.json else table(figures)
 
+    async def _relay(self, echo_ports: Sequence[int]) -> EchoClient:
+        """Start a relay to these echo servers; returns its client."""
+        (port,) = free_ports(1)
+        ports = map(str, [port, *echo_ports])
+        name = f"relay-{port}"
+        self._processes.start(name, ["-m", "benchmarks.yardsticks", "relay", *ports])
+        client: EchoClient = await connect(self._reactor, port, EchoClient())
+        return client
+
     async def _ring(self, nodes: int, replicas: int, bare: int) -> Result:
         """Measure a ring: first what it costs while nothing happens, at last its faults."""
         name = ring_name(nodes, replicas)
-        rounds = self._plan.rounds
+        plan, rounds = self._plan, self._plan.rounds
         _tell(f"{name}: start")
-        ring = Ring(self._reactor, self._processes, nodes, replicas)
+        ring = Ring(self._reactor, self._processes, nodes, replicas, member=plan.member)
         ring.start()
         try:
             client = await ring.connect(ring.ports[0])
@@ -89,11 +106,12 @@ class Run:
             idle = await self._idle(ring.pids)
             above = max(memory(pid) for pid in ring.pids) - memory(bare)
             samples = Samples()
-            await self._round(client, ring.pids, Samples(), 0)  # warms everything up
+            members = group_size(replicas, ring.size)
+            quorum = members // 2 + 1
+            await self._round(client, ring.pids, quorum, Samples(), 0)  # warms everything up
             for number in range(1, rounds + 1):
                 _tell(f"{name}: round {number} of {rounds}")
-                await self._round(client, ring.pids, samples, number)
-            members = group_size(replicas, nodes)
+                await self._round(client, ring.pids, quorum, samples, number)
             shortest = client.settings.request_timeout_min
             result = Result(nodes, replicas, members, samples, above, idle, shortest)
             if members >= SURVIVING:
@@ -113,12 +131,12 @@ class Run:
         return float(100 * max(busy) / took)
 
     async def _round(
-        self, client: ChordService, pids: Sequence[int], samples: Samples, number: int
+        self, client: ChordService, pids: Sequence[int], quorum: int, samples: Samples, number: int
     ) -> None:
-        """Measure the ring and both yardsticks, in turns."""
+        """Measure the ring and all yardsticks, in turns."""
         value = _value(number)
         payload = KEYS[0] + value
-        echoes = self._echoes[: len(pids)]
+        echoes = self._echoes[: max(len(pids), quorum)]
         echo = Bench(self._reactor, samples, [self._echo_pid])
         amp = Bench(self._reactor, samples, [self._amp_pid])
         chord = Bench(self._reactor, samples, pids)
@@ -142,9 +160,15 @@ class Run:
             await in_flight(bench, name, operation, self._plan.in_flight)
         operations = {name: operation for _, name, operation in turns}
         operations["AMP set"] = amp_set
-        operations["echoes"] = lambda i, answered: echoes[crc32(_key(i)) % len(echoes)].ask(
-            payload, answered
-        )
+
+        def some(number: int, count: int) -> Sequence[EchoClient]:
+            """As a ring's keys do it: neighbours, each time others."""
+            first = crc32(_key(number))
+            return [echoes[(first + at) % len(echoes)] for at in range(count)]
+
+        operations["echoes"] = lambda i, answered: ask_all(some(i, 1), payload, answered)
+        operations["quorum"] = lambda i, answered: ask_all(some(i, quorum), payload, answered)
+        operations["relay"] = lambda _, answered: self._relays[quorum].ask(payload, answered)
         await one_at_a_time(chord, operations, ALONE)
 
     async def _many(self, client: ChordService, bench: Bench, value: bytes) -> None:

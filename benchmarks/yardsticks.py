@@ -1,16 +1,18 @@
-"""What the dictionary is compared with: a bare echo, and a dictionary behind AMP.
+"""What the dictionary is compared with: a bare echo, a relay, and a dictionary behind AMP.
 
-``python -m benchmarks.yardsticks echo PORT`` and ``... amp PORT`` run the servers.  The clients
-answer through a callback, like every operation that :mod:`benchmarks.measure` measures.
+``python -m benchmarks.yardsticks echo PORT`` and ``... amp PORT`` run the servers, and ``... relay
+PORT ECHO_PORT...`` one that asks echo servers before it answers.  The clients answer through a
+callback, like every operation that :mod:`benchmarks.measure` measures.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory
@@ -18,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.protocols.amp import AMP, Command, String
 from twisted.protocols.basic import Int32StringReceiver
 
-__all__ = ["AmpClient", "EchoClient", "connect"]
+__all__ = ["AmpClient", "EchoClient", "ask_all", "connect"]
 
 
 class EchoServer(Int32StringReceiver):
@@ -47,6 +49,31 @@ class EchoClient(Int32StringReceiver):
 
     def stringReceived(self, string: bytes) -> None:
         self._waiting.popleft()(string)
+
+
+def ask_all(clients: Sequence[EchoClient], string: bytes, answered: Callable[[Any], None]) -> None:
+    """Send a string to several at the same time; `answered` hears the last that comes back."""
+    missing = len(clients)
+    if not missing:
+        answered(string)
+
+    def heard(result: bytes) -> None:
+        nonlocal missing
+        missing -= 1
+        if not missing:
+            answered(result)
+
+    for client in clients:
+        client.ask(string, heard)
+
+
+class RelayServer(EchoServer):
+    """Sends back what it gets, once all of some echo servers did that, too."""
+
+    echoes: ClassVar[list[EchoClient]] = []
+
+    def stringReceived(self, string: bytes) -> None:
+        ask_all(self.echoes, string, self.sendString)
 
 
 class Get(Command):
@@ -110,16 +137,23 @@ async def connect(reactor: Any, port: int, protocol: Any) -> Any:
             await deferLater(reactor, 0.05)
 
 
-def serve(kind: str, port: int) -> None:
+def serve(kind: str, port: int, others: Sequence[int]) -> None:
     """Run a server until the process is killed."""
     from twisted.internet import reactor
 
-    factory = Factory.forProtocol({"echo": EchoServer, "amp": AmpServer}[kind])
+    kinds = {"echo": EchoServer, "relay": RelayServer, "amp": AmpServer}
+    factory = Factory.forProtocol(kinds[kind])
     factory.noisy = False
-    listening: Any = reactor
-    listening.listenTCP(port, factory, interface="127.0.0.1")
-    listening.run()
+    running: Any = reactor
+
+    async def listen() -> None:
+        for other in others:
+            RelayServer.echoes.append(await connect(reactor, other, EchoClient()))
+        running.listenTCP(port, factory, interface="127.0.0.1")
+
+    running.callWhenRunning(lambda: Deferred.fromCoroutine(listen()))
+    running.run()
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]), [int(port) for port in sys.argv[3:]])
