@@ -62,13 +62,16 @@ def _address(option: str) -> Callable[[str], tuple[str, int]]:
     return coerce
 
 
-def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([1-9][0-9]{0,15})([KMGT]?)", text)
-    if found is None:
-        raise usage.UsageError(
-            f"--quota must be a number of bytes such as 5000000, 500M or 2G, not {text!r}"
-        )
-    return int(found[1]) << (10 * " KMGT".index(found[2] or " "))
+def _bytes(option: str) -> Callable[[str], int]:
+    def coerce(text: str) -> int:
+        found = re.fullmatch(r"([1-9][0-9]{0,15})([KMGT]?)", text)
+        if found is None:
+            raise usage.UsageError(
+                f"{option} must be a number of bytes such as 5000000, 500M or 2G, not {text!r}"
+            )
+        return int(found[1]) << (10 * " KMGT".index(found[2] or " "))
+
+    return coerce
 
 
 def _interface(text: str) -> str:
@@ -233,7 +236,15 @@ class Options(usage.Options):
             None,
             "Bytes of keys and values, with what is kept of them, that this node takes, such as"
             " 500M or 2G: beyond that, writes that need room are refused. [default: no limit]",
-            _bytes,
+            _bytes("--quota"),
+        ],
+        [
+            "cache",
+            None,
+            None,
+            "Bytes of what is on the disk that the node has in memory, too, such as 500M: about so"
+            " much of what was used last. It takes some 80M beside them. [default: 64M]",
+            _bytes("--cache"),
         ],
     ]
 
@@ -264,13 +275,13 @@ class Options(usage.Options):
             )
         self["prot"] = protocol(self["subnet"], encryption)
         if self["memory"]:
-            for name in ("data", "sync", "quota"):
+            for name in ("data", "sync", "quota", "cache"):
                 if self[name] is not None:
                     raise usage.UsageError(
                         f"--memory keeps nothing on the disk: leave it or --{name} out"
                     )
         elif self["data"] is None and self["port"] == 0:
-            for name in ("sync", "quota"):
+            for name in ("sync", "quota", "cache"):
                 if self[name] is not None:
                     raise usage.UsageError(
                         "with --port 0 nothing is kept on the disk unless --data names a folder:"

@@ -55,10 +55,11 @@ class ChordService(Dictionary, Reporting, Service):
     :param storage: where it keeps what must outlive the process: a path, or a
         :class:`~.storage.interface.Storage`; None: nowhere.  With one, a node that is stopped keeps
         its place, and its groups wait for it to come back for ``evict_after`` seconds.
+    :param cache: bytes, about, of what is in the storage that are in memory, too.
     :param leave_on_stop: leave the ring when the service stops, though it has a storage.
     :param timeout: seconds that an operation may take.
     :param verbose: log what only an author wants to read, too.
-    :param settings: all other numbers, instead of the five before.
+    :param settings: all other numbers, instead of those before.
     :param rng: all chance; by default seeded by the system.
     :param endpoints: how to reach the network; by default the reactor's.
     :raises ValueError, TypeError: for a parameter that cannot be.
@@ -80,6 +81,7 @@ class ChordService(Dictionary, Reporting, Service):
         replicas: int | None = None,
         tls: Any = None,
         storage: Storage | str | os.PathLike[str] | None = None,
+        cache: int = Settings.cache,
         leave_on_stop: bool = False,
         timeout: float = 10.0,
         verbose: bool = False,
@@ -99,11 +101,7 @@ class ChordService(Dictionary, Reporting, Service):
             raise TypeError(f"prot must be a base.protocol(subnet, encryption), not {prot!r}")
         self._join_through = None if join is None else [check_address(a, "join") for a in join]
         self.settings = settings or Settings(
-            k=k,
-            prot=prot,
-            replicas=replicas,
-            operation_timeout=timeout,
-            verbose=verbose,
+            k, prot, replicas, cache=cache, operation_timeout=timeout, verbose=verbose
         )
         folder = None if tls is None else os.path.abspath(tls)  # a daemon may change its own
         self._security = security = security_of(folder, self.settings.prot.encryption)

@@ -43,8 +43,8 @@ class Settings:
     page_bytes: int = 192 * 1024  # of one page of keys, items, or records on the move
     page_keys: int = 512
 
-    stored_from: int = 256  # a value this long, and on the disk, does not stay in memory ...
-    value_cache: int = 64 * 1024 * 1024  # ... but those used last, so many bytes of them
+    cache: int = 64 * 1024 * 1024  # of what is on the disk, that much is in memory, too
+    stored_from: int = 256  # a value this long is read when it is asked for, not with its record
 
     requests_per_connection: int = 1024
     queued_requests: int = 65_536  # waiting for their turn, over all connections
@@ -84,6 +84,8 @@ class Settings:
             )
         if self.operation_timeout <= 0:
             raise ValueError(f"timeout must be positive, not {self.operation_timeout!r}")
+        if self.cache < 0:
+            raise ValueError(f"cache must be a number of bytes, not {self.cache!r}")
         if not self.evict_after > 0:
             raise ValueError(f"evict_after must be positive, not {self.evict_after!r}")
 

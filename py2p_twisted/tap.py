@@ -189,6 +189,7 @@ def makeService(
             tls=options["tls"],
             storage=storage,
             leave_on_stop=bool(options["leave-on-stop"]),
+            **({} if options["cache"] is None else {"cache": options["cache"]}),
         )
     except (ValueError, TypeError, OSError, ChordError) as error:
         refuse(error)

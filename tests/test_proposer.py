@@ -552,7 +552,7 @@ class World:
         old = self.acceptor
         following = config(0, old.config.epoch.number + 1)
         purged = following.epoch if old.tombstones else old.purged
-        self.acceptor = Acceptor(following, list(old.records.live()), purged=purged)
+        self.acceptor = Acceptor(following, list(old.records.live_draft().items()), purged=purged)
         for key in [key for key in self.histories if self.values.get(key) is None]:
             self.values.pop(key, None)
             del self.histories[key]

@@ -7,7 +7,7 @@ import queue
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.errors import StorageError, StorageInUse, StorageMismatch
 from py2p_twisted.storage import writer
-from py2p_twisted.storage.interface import Batch, Kept, Loaded, Space, Storage
+from py2p_twisted.storage.interface import Batch, Kept, Loaded, Seen, Storage
 from py2p_twisted.storage.memory import MemoryStorage
 from py2p_twisted.storage.sqlite import SQLiteStorage
 
-CURRENT, STAGED = Space.CURRENT, Space.STAGED
+CURRENT, STAGED = 0, 1
 #: Seconds after which something that is bound to happen is taken for failed.
 PATIENCE = 20.0
 
@@ -94,6 +94,10 @@ class StorageCase(SynchronousTestCase):
         """A storage, and what it found."""
         storage = self.storage(*arguments, **options)
         return storage, storage.open(self.reactor)
+
+    def found(self, storage: Storage, keys: Iterable[bytes]) -> set[bytes]:
+        """Those of some keys that have a record in partition 0."""
+        return {key for key in keys if storage.read(CURRENT, 0, key) is not None}
 
     def commit(self, storage: Storage, batch: Batch) -> Failure | None:
         """Commit and wait; what `done` was told."""
@@ -200,8 +204,10 @@ class LifeTests(StorageCase):
         self.assertEqual(storage.read(CURRENT, 1, b"gone"), Kept(b"tombstone", None))
         self.assertEqual(storage.read(CURRENT, 1, b""), Kept(b"", b""))
         self.assertIsNone(storage.read(STAGED, 1, b"gone"))
-        found = storage.read_many(CURRENT, 1, [b"gone", b"none", b""])
-        self.assertEqual(found, {b"gone": (b"tombstone", None), b"": (b"", b"")})
+        self.assertIsNone(storage.read(CURRENT, 1, b"none"))
+        seen = [Seen(b"gone", b"tombstone", None, None), Seen(b"key", b"head", 50_000, None)]
+        self.assertEqual(storage.scan(CURRENT, 1, b"g", 9, 100), seen)
+        self.assertEqual(storage.look(CURRENT, 1, b"key", 100), seen[1])
 
     def test_every_opening_is_counted(self) -> None:
         for boots in (1, 2, 3):
@@ -236,21 +242,6 @@ class LifeTests(StorageCase):
         _, loaded = self.opened()
         self.assertEqual([(h[1], h[2]) for h in loaded.heads()], [(0, b"a"), (0, b"c"), (7, b"z")])
 
-    def test_staged_records_become_the_current_ones(self) -> None:
-        storage, _ = self.opened()
-        batch = batch_of(b"old", b"both")
-        batch.put(STAGED, 0, b"both", b"staged", b"s" * 100_000)
-        self.commit(storage, batch)
-        batch.move(STAGED, CURRENT, 0)
-        self.commit(storage, batch)
-        self.assertIsNone(storage.read(CURRENT, 0, b"old"))
-        self.assertIsNone(storage.read(STAGED, 0, b"both"))
-        self.assertEqual(storage.read(CURRENT, 0, b"both"), Kept(b"staged", b"s" * 100_000))
-        self.assertEqual(storage.used, 100_010)
-        self.close(storage)
-        _, loaded = self.opened()
-        self.assertEqual(len(list(loaded.heads())), 1)
-
     def test_many_rows(self) -> None:
         """More than go into one statement, of all sizes of statements."""
         keys = [b"%d" % number for number in range(64 + 3 * 8 + 5)]
@@ -261,7 +252,7 @@ class LifeTests(StorageCase):
         for key in keys[1:]:
             batch.drop(CURRENT, 0, key)
         self.commit(storage, batch)
-        self.assertEqual(set(storage.read_many(CURRENT, 0, keys)), {keys[0]})
+        self.assertEqual(self.found(storage, keys), {keys[0]})
         self.assertEqual(storage.used, len(b"0head 0") + 20_000 + len(b"longhead long") + 100)
 
     def test_a_batch_can_be_used_again_at_once(self) -> None:
@@ -392,7 +383,7 @@ class WriterTests(StorageCase):
         self.reactor.until(lambda: len(order) == 501)
         self.assertEqual(order, list(range(-1, 500)))
         self.assertEqual(gate.statements.count("BEGIN IMMEDIATE") - begun, 1)
-        self.assertEqual(len(storage.read_many(CURRENT, 0, [b"%d" % n for n in range(500)])), 500)
+        self.assertEqual(len(storage.scan(CURRENT, 0, b"", 1000, 100)), 501)
 
     def test_transactions_are_bounded(self) -> None:
         """Much that waits is not written in one go."""
@@ -473,7 +464,8 @@ class MemoryTests(SynchronousTestCase):
         storage.commit(batch, done.append)
         self.assertEqual((done, bool(batch)), ([None], False))
         self.assertIsNone(storage.read(CURRENT, 0, b"a"))
-        self.assertEqual(storage.read_many(CURRENT, 0, [b"a"]), {})
+        self.assertIsNone(storage.look(CURRENT, 0, b"a", 9))
+        self.assertEqual(storage.scan(CURRENT, 0, b"", 9, 9), [])
         self.assertEqual((storage.used, storage.behind, storage.broken), (0, 0, None))
         self.successResultOf(storage.close())
 
@@ -481,7 +473,7 @@ class MemoryTests(SynchronousTestCase):
         """A type checker sees the methods; this sees their arguments."""
         from inspect import signature
 
-        for name in ("open", "reset", "commit", "read", "read_many", "close"):
+        for name in ("open", "reset", "commit", "read", "look", "scan", "close"):
             wanted = list(signature(getattr(Storage, name)).parameters)
             for kind in (MemoryStorage, SQLiteStorage):
                 self.assertEqual(list(signature(getattr(kind, name)).parameters), wanted, name)

@@ -50,8 +50,6 @@ def changes_of(seed: int, number: int) -> list[tuple[Any, ...]]:
         changes.append(rng.choice((put, put, put, ("drop", space, partition, key))))
     if rng.random() < 0.05:
         changes.append(("clear", STAGED, partition))
-    if rng.random() < 0.1:
-        changes.append(("move", STAGED, CURRENT, partition))
     changes.append(("set_state", partition, b"%d" % number))
     changes.append(("set_meta", "number", b"%d" % number))
     return changes

@@ -28,7 +28,7 @@ from py2p_twisted.storage import lock, opening, writer
 from py2p_twisted.storage.__main__ import main
 from py2p_twisted.storage.check import DAMAGED, SOUND, UNKNOWN, check
 from py2p_twisted.storage.faults import storage_error
-from py2p_twisted.storage.interface import Batch, Space
+from py2p_twisted.storage.interface import Batch
 from py2p_twisted.storage.rows import read_heads
 
 from .test_storage import CURRENT, STAGED, StorageCase, as_nobody, batch_of
@@ -78,9 +78,7 @@ class FailingTests(StorageCase):
         self.assertIs(later.value.outcome_unknown, False)
         self.assertIs(storage.broken, failure.value)
         self.assertEqual((storage.used, storage.behind), (used, 0))
-        self.assertEqual(
-            set(storage.read_many(CURRENT, 0, [b"before", b"during", b"after"])), {b"before"}
-        )
+        self.assertEqual(self.found(storage, [b"before", b"during", b"after"]), {b"before"})
         told: list[Any] = []
         storage.close().addBoth(told.append)
         self.reactor.until(lambda: told)
@@ -141,7 +139,7 @@ class FailingTests(StorageCase):
         failure = self.commit(storage, batch_of(b"large", value=b"v" * 200_000))
         assert failure is not None
         self.assertIsInstance(failure.value, StorageFull)
-        self.assertEqual(set(storage.read_many(CURRENT, 0, [b"fits", b"large"])), {b"fits"})
+        self.assertEqual(self.found(storage, [b"fits", b"large"]), {b"fits"})
 
     def test_a_limit_of_the_system(self) -> None:
         """In a process whose files may not grow; what it was told is there is there."""
@@ -162,7 +160,7 @@ class FailingTests(StorageCase):
         storage, loaded = self.opened()
         kept = [head[2] for head in loaded.heads()]
         self.assertEqual(kept, [b"%d" % n for n in range(int(number))])
-        self.assertEqual(len(storage.read_many(CURRENT, 0, kept)), int(number))
+        self.assertEqual(len(self.found(storage, kept)), int(number))
 
     def test_emptying_the_log_fails(self) -> None:
         """What was done stays done, and nothing more is written."""
@@ -330,7 +328,7 @@ class RefusedTests(StorageCase):
 class DamageTests(StorageCase):
     """Bytes change on the disk: an error, or what was written; never anything else."""
 
-    def filled(self) -> dict[tuple[Space, int, bytes], tuple[bytes, bytes | None]]:
+    def filled(self) -> dict[tuple[int, int, bytes], tuple[bytes, bytes | None]]:
         """A file of some pages, closed."""
         rng = random.Random(7)
         records = {}
@@ -420,7 +418,8 @@ class DamageTests(StorageCase):
                 self.assertEqual(len(list(loaded.heads())), 2, content)
                 error = self.assertRaises(StorageCorrupt, storage.read, CURRENT, 0, b"k")
                 self.assertIn("the record of key b'k' in partition 0", str(error))
-                self.assertRaises(StorageCorrupt, storage.read_many, CURRENT, 0, [b"k"])
+                self.assertRaises(StorageCorrupt, storage.look, CURRENT, 0, b"k", 100)
+                self.assertRaises(StorageCorrupt, storage.scan, CURRENT, 0, b"", 9, 100)
             self.assertEqual(storage.read(CURRENT, 0, b"other"), (b"head other", b"value"))
             storage = self.reset_and_close(storage)
 
@@ -629,7 +628,7 @@ class CheckTests(StorageCase):
             SOUND,
             "schema 1, opened 1 times, written with sync=always, ended properly",
             "structure: whole",
-            "records: 2 current, 1 staged; 1 without a value; 29 bytes; 0 damaged",
+            "records: 3 in 2 sets; 1 without a value; 29 bytes; 0 damaged",
             "of the node: 1 entries (instance)",
             "partitions with a state: 1; 5 bytes",
             f"{self.path} is sound",
@@ -643,7 +642,7 @@ class CheckTests(StorageCase):
         odd = self.folder / "50% #1 ?mode=rwc&x"
         odd.mkdir()
         self.path.rename(odd / "node.sqlite")
-        self.check(SOUND, "2 current", path=odd)
+        self.check(SOUND, "3 in 2 sets", path=odd)
 
     def test_what_a_crash_leaves(self) -> None:
         """The log is looked into too; and a copy of a file in use can be checked."""
@@ -653,7 +652,7 @@ class CheckTests(StorageCase):
         copy.mkdir()
         for path in self.folder.glob("node.sqlite*"):
             shutil.copy(path, copy)
-        self.check(SOUND, "ended without closing", "records: 1 current", path=copy)
+        self.check(SOUND, "ended without closing", "records: 1 in 1 sets", path=copy)
 
     def test_damage(self) -> None:
         self.filled()
@@ -662,8 +661,8 @@ class CheckTests(StorageCase):
         connection.close()
         self.check(
             DAMAGED,
-            "record of key b'a' in partition 0 (current): it is not what was written",
-            "2 current, 1 staged; 1 without a value; 29 bytes; 1 damaged",
+            "record of key b'a' in partition 0: it is not what was written",
+            "3 in 2 sets; 1 without a value; 29 bytes; 1 damaged",
             "is DAMAGED. Move it away",
         )
         with sqlite3.connect(self.path) as connection:

@@ -11,23 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from py2p_twisted.storage.interface import Batch, Space
+from py2p_twisted.storage.interface import SPACES, Batch, Seen
 from py2p_twisted.storage.opening import transaction
-from py2p_twisted.storage.rows import apply, read_heads, read_meta, read_record, read_states
+from py2p_twisted.storage.rows import (
+    apply,
+    look_at,
+    read_heads,
+    read_meta,
+    read_record,
+    read_states,
+    scan,
+)
 from py2p_twisted.storage.schema import begin_file, tally
 
-SPACES = st.sampled_from(Space)
+PLACES = st.sampled_from((0, 1, SPACES - 1))
 PARTITIONS = st.integers(0, 1)
 KEYS = st.sampled_from([b"", b"a", b"b", b"\xff"])
 HEADS = st.binary(max_size=3)
 VALUES = st.none() | st.binary(max_size=4)
-OTHER = {Space.CURRENT: Space.STAGED, Space.STAGED: Space.CURRENT}
 
 CHANGES = st.one_of(
-    st.tuples(st.just("put"), SPACES, PARTITIONS, KEYS, HEADS, VALUES),
-    st.tuples(st.just("drop"), SPACES, PARTITIONS, KEYS),
-    st.tuples(st.just("clear"), SPACES, PARTITIONS),
-    st.tuples(st.just("move"), SPACES, PARTITIONS).map(lambda m: (m[0], m[1], OTHER[m[1]], m[2])),
+    st.tuples(st.just("put"), PLACES, PARTITIONS, KEYS, HEADS, VALUES),
+    st.tuples(st.just("drop"), PLACES, PARTITIONS, KEYS),
+    st.tuples(st.just("clear"), PLACES, PARTITIONS),
     st.tuples(st.just("set_state"), PARTITIONS, VALUES),
     st.tuples(st.just("set_meta"), st.sampled_from(["", "a", "ä"]), VALUES),
 )
@@ -37,24 +43,18 @@ class Model:
     """What is kept, as plain dicts, changed one after the other."""
 
     def __init__(self) -> None:
-        self.records: dict[tuple[Space, int, bytes], tuple[bytes, bytes | None]] = {}
+        self.records: dict[tuple[int, int, bytes], tuple[bytes, bytes | None]] = {}
         self.states: dict[int, bytes] = {}
         self.meta: dict[str, bytes] = {}
 
-    def put(self, space: Space, at: int, key: bytes, head: bytes, value: bytes | None) -> None:
+    def put(self, space: int, at: int, key: bytes, head: bytes, value: bytes | None) -> None:
         self.records[space, at, key] = (head, value)
 
-    def drop(self, space: Space, at: int, key: bytes) -> None:
+    def drop(self, space: int, at: int, key: bytes) -> None:
         self.records.pop((space, at, key), None)
 
-    def clear(self, space: Space, at: int) -> None:
+    def clear(self, space: int, at: int) -> None:
         self.records = {place: r for place, r in self.records.items() if place[:2] != (space, at)}
-
-    def move(self, source: Space, target: Space, at: int) -> None:
-        self.clear(target, at)
-        moving = [place for place in self.records if place[:2] == (source, at)]
-        for place in moving:
-            self.records[target, at, place[2]] = self.records.pop(place)
 
     def set_state(self, at: int, state: bytes | None) -> None:
         self._set(self.states, at, state)
@@ -66,6 +66,12 @@ class Model:
         kept.pop(name, None)
         if content is not None:
             kept[name] = content
+
+    def seen(self, place: tuple[int, int, bytes], most: int) -> Seen:
+        """What is seen of a record."""
+        head, value = self.records[place]
+        size = None if value is None else len(value)
+        return Seen(place[2], head, size, value if size is None or size <= most else None)
 
     @property
     def used(self) -> int:
@@ -102,6 +108,16 @@ class BatchTests(SynchronousTestCase):
         )
         for place, record in model.records.items():
             self.assertEqual(read_record(connection, "file", *place), record)
+        for most in (-1, 2, 100):
+            for place in model.records:
+                seen = look_at(connection, "file", *place, most)
+                self.assertEqual(seen, model.seen(place, most))
+            for space, at, key in [*model.records, (0, 0, b""), (1, 1, b"aa")]:
+                places = sorted(p for p in model.records if p[:2] == (space, at) and p[2] >= key)
+                for number in (1, 2, 100):
+                    found = scan(connection, "file", space, at, key, number, most)
+                    self.assertEqual(found, [model.seen(p, most) for p in places[:number]])
+        self.assertIsNone(look_at(connection, "file", 7, 0, b"a", 9))
         self.assertEqual(read_states(connection, "file"), model.states)
         self.assertEqual(read_meta(connection, "file"), model.meta)
         self.assertEqual(tally(connection, "record")[1], model.used)
@@ -129,18 +145,8 @@ class BatchTests(SynchronousTestCase):
                     apply(connection, joined)
                 self.check(connection, model)
 
-    def test_moving_nowhere(self) -> None:
-        self.assertRaises(ValueError, Batch().move, Space.STAGED, Space.STAGED, 0)
-
-    def test_there_and_back(self) -> None:
-        """Records that were moved twice within one batch were not moved; the others are gone."""
-        batch = Batch()
-        batch.move(Space.STAGED, Space.CURRENT, 3)
-        batch.move(Space.CURRENT, Space.STAGED, 3)
-        self.assertEqual((batch.moved(), batch.cleared()), ([], [(Space.CURRENT, 3)]))
-
     def test_taken(self) -> None:
-        batch = recorded([("put", Space.CURRENT, 0, b"k", b"h", b"v"), ("set_meta", "n", b"c")])
+        batch = recorded([("put", 0, 0, b"k", b"h", b"v"), ("set_meta", "n", b"c")])
         taken = batch.take()
         self.assertEqual((bool(batch), batch.size, len(batch)), (False, 0, 0))
         self.assertEqual((bool(taken), taken.size, len(taken)), (True, 4, 2))

@@ -72,6 +72,7 @@ GOOD: list[tuple[list[str], dict[str, Any]]] = [
     (["--memory"], {"memory": 1, "data": None}),
     (["--quota", "5000000"], {"quota": 5_000_000}),
     (["--quota", "2G"], {"quota": 2 << 30}),
+    (["--cache", "32M"], {"cache": 32 << 20}),
     (["--memory", "--leave-on-stop"], {"memory": 1, "leave-on-stop": 1}),
     (["--http", "8080"], {"http": "8080"}),
 ]
@@ -112,6 +113,9 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--quota", "lots"], ["--quota", "500M", "'lots'"]),
     (["--quota", "0"], ["--quota", "bytes", "'0'"]),
     (["--memory", "--quota", "1M"], ["--memory", "leave it or --quota out"]),
+    (["--cache", "much"], ["--cache", "500M", "'much'"]),
+    (["--memory", "--cache", "1M"], ["--memory", "leave it or --cache out"]),
+    (["--port", "0", "--cache", "1M"], ["--port 0", "--data", "--cache"]),
     (["--port", "0", "--quota", "1M"], ["--port 0", "--data", "--quota"]),
     (["--sync", "never"], ["--sync", "always or interval", "'never'"]),
     (["--port", "0", "--sync", "always"], ["--port 0", "--data", "--sync"]),

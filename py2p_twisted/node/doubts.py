@@ -6,6 +6,7 @@ write, and the own acceptor has it.  What is noted here takes a full round.
 
 from __future__ import annotations
 
+from ..errors import StorageError
 from ..table.group import Epoch
 from .core import Core
 from .mail import Job
@@ -33,7 +34,10 @@ class Doubts:
         """
         key, config = job.key, job.config
         acceptor = self._core.acceptors.get(config.partition)
-        record = acceptor.get(key) if acceptor is not None else None
+        try:
+            record = acceptor.get(key) if acceptor is not None else None
+        except StorageError:
+            record = None
         if record is not None and record.ballot == job.proposal.ballot:
             self._keys.pop(key, None)
         elif config.has(self._core.instance):

@@ -14,72 +14,37 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import NotConnected, StorageCorrupt, StorageError
-from ..storage.interface import Batch, Space, Storage
+from ..errors import NotConnected, StorageError
+from ..storage.interface import Batch, Storage
 from ..table.acceptor import Acceptor
 from ..table.group import Record
-from ..table.values import plain
-from .core import Core
-from .memory import encode_head, encode_meta, encode_state, has_ballot, staged_difference
-from .values import Cache, Name, in_memory
+from ..table.records import Records
+from .core import USER, Core
+from .memory import encode_meta, encode_state
+from .shelf import Shelf
+from .stored import DiskRecords, Draft, StoredRecords
 
 __all__ = ["Journal"]
 
 
 class _Changes:
-    """What is to be written of one partition.
+    """What is to be written of one partition, beside its state.
 
-    :ivar anew: all of it: what the storage has of it is dropped first.
-    :ivar keys: of the records and promises that are other ones now.
-    :ivar staged: is the base that is held ready another one?
+    :ivar keys: whose records and promises are other ones now, in each set of records.
     """
 
-    __slots__ = ("anew", "keys", "staged")
+    __slots__ = ("keys",)
 
     def __init__(self) -> None:
-        self.anew = False
-        self.keys: set[bytes] = set()
-        self.staged = False
+        self.keys: dict[DiskRecords, set[bytes]] = {}
+
+    def add(self, records: DiskRecords, keys: Iterable[bytes]) -> None:
+        """The records of these keys changed."""
+        self.keys.setdefault(records, set()).update(keys)
 
 
-class _Written:
-    """The records of one batch whose values need not stay in memory.
-
-    :param least: bytes of the shortest such value.
-    """
-
-    def __init__(self, least: int) -> None:
-        self._least = least
-        self._current: list[tuple[Acceptor, bytes, Record]] = []
-        self._staged: list[tuple[int, bytes, Record]] = []
-
-    def current(
-        self, acceptor: Acceptor | None, key: bytes, record: Record | None
-    ) -> Record | None:
-        """A record of an acceptor is written: it is returned with its value in memory."""
-        if acceptor is None or record is None or record.value is None:
-            return record
-        if len(record.value) >= self._least:
-            before, record = record, in_memory(record)
-            acceptor.records.stand_in(key, before, record)
-            self._current.append((acceptor, key, record))
-        return record
-
-    def staged(self, partition: int, key: bytes, record: Record) -> None:
-        """A record of a base is written."""
-        value: object = record.value
-        if isinstance(value, bytes) and len(value) >= self._least:
-            self._staged.append((partition, key, record))
-
-    def let_go(self, core: Core, cache: Cache) -> None:
-        """All is on the disk."""
-        for acceptor, key, record in self._current:
-            stored = cache.stored(acceptor.config.partition, key, record)
-            acceptor.records.stand_in(key, record, stored)
-        for partition, key, record in self._staged:
-            staged = core.staged.get(partition)
-            if staged is not None:
-                staged.records.stand_in(key, record, cache.stored(partition, key, record))
+#: What one batch brings to the disk.
+_Written = list[tuple[DiskRecords, bytes, Record | None]]
 
 
 class Journal:
@@ -105,52 +70,75 @@ class Journal:
         self._waiting: dict[int, list[Callable[[], None]]] = {}
         self._deferreds: set[Deferred[None]] = set()  # fired, or failed, before it ends
         self._call: IDelayedCall | None = None
-        self.cache = Cache(core.settings.value_cache, self._read)
+        settings = core.settings
+        self.shelf = Shelf(storage, settings.stored_from, settings.cache)
 
     # -- what changed
 
-    def watch(self, acceptor: Acceptor) -> None:
-        """Hear of what an acceptor promises and accepts from now on."""
-        partition = acceptor.config.partition
+    def begin(self) -> None:
+        """The node is who it was: keep what changes from now on."""
+        self.shelf.changed = self._changed_record
+        self.shelf.failed = self._fail
+        for acceptor in self._core.acceptors.values():
+            self._watch(acceptor)
+
+    def _changed_record(self, records: DiskRecords, key: bytes) -> None:
+        room = records.room
+        if room is not None:
+            changes = self._of(room.partition)
+            keys = changes.keys.get(records)
+            if keys is None:
+                keys = changes.keys[records] = set()
+            keys.add(key)
+
+    def _watch(self, acceptor: Acceptor) -> None:
+        """Hear of an acceptor's promises from now on."""
+        partition, records = acceptor.config.partition, acceptor.records
+        assert isinstance(records, StoredRecords)
 
         def changed(key: bytes | None) -> None:
-            changes = self._of(partition)
-            if key is not None:
-                changes.keys.add(key)
+            if key is None:
+                self._of(partition)
+            else:
+                self._changed_record(records, key)
 
         acceptor.changed = changed
 
     def opened(self, acceptor: Acceptor, before: Acceptor | None) -> None:
         """An epoch was opened, and takes the place of that acceptor."""
-        self.watch(acceptor)
-        changes = self._of(acceptor.config.partition)
-        changes.staged = True
-        records = acceptor.records
-        if before is None:
-            changes.anew = True
-            changes.keys = set(records)
-            return
-        before.changed = None
-        old = before.records
-        changes.keys.update(
-            key
-            for key, record in records.items()
-            if (there := old.get(key)) is not record
-            and (there is None or there.ballot != record.ballot)
-        )
-        changes.keys.update(key for key in old if key not in records)
-        changes.keys.update(before.promises)
+        self._watch(acceptor)
+        self._of(acceptor.config.partition)
+        if before is not None:
+            before.changed = None
+            records = acceptor.records
+            if before.records is records and isinstance(records, StoredRecords):
+                for key in before.promises:  # they are over
+                    self._changed_record(records, key)
 
     def dropped(self, acceptor: Acceptor) -> None:
         """A partition is not kept any more."""
         acceptor.changed = None
-        changes = self._of(acceptor.config.partition)
-        changes.anew = changes.staged = True
-        changes.keys.clear()
+        self._of(acceptor.config.partition)
 
-    def staged(self, partition: int) -> None:
-        """Another base is held ready, or none."""
-        self._of(partition).staged = True
+    def blank(self, partition: int) -> StoredRecords:
+        """No records, and room for some.
+
+        :raises StorageError: if there is none.
+        """
+        return StoredRecords(self.shelf, self.shelf.rooms.take(partition), USER)
+
+    def held(self, partition: int, records: Records) -> None:
+        """A base is held ready: these records.
+
+        :raises StorageError: if there is no room for it.
+        """
+        if isinstance(records, Draft) and records.room is None:
+            records.write(self.shelf.rooms.take(partition))
+        self._of(partition)
+
+    def let_go(self, partition: int) -> None:
+        """No base is held ready any more."""
+        self._of(partition)
 
     def learned(self, partition: int) -> None:
         """A newer configuration is known."""
@@ -181,7 +169,8 @@ class Journal:
         if not self._changes and not self._meta:
             return
         batch = Batch()
-        written = _Written(self._core.settings.stored_from)
+        written: _Written = []
+        rooms = self.shelf.rooms
         try:
             for partition, changes in self._changes.items():
                 self._put(batch, partition, changes, written)
@@ -193,43 +182,54 @@ class Journal:
                 batch.set_meta(name, content)
         self._changes.clear()
         self._meta = False
+        left = [rooms.left.popleft() for _ in range(len(rooms.left))]
+        for partition, space in left:
+            batch.clear(space, partition)
         number, self._number = self._number, self._number + 1
-        self._storage.commit(batch, lambda failure: self._done(number, written, failure))
+        self._storage.commit(batch, lambda failure: self._done(number, written, left, failure))
 
     def _put(self, batch: Batch, partition: int, changes: _Changes, written: _Written) -> None:
         acceptor = self._core.acceptors.get(partition)
-        if changes.anew:
-            batch.clear(Space.CURRENT, partition)
-        for key in changes.keys:
-            record = acceptor.get(key) if acceptor is not None else None
-            promise = acceptor.promise(key) if acceptor is not None else None
-            if record is None and promise is None:
-                batch.drop(Space.CURRENT, partition, key)
-            else:
-                record = written.current(acceptor, key, record)
-                value = None if record is None else record.value
-                batch.put(Space.CURRENT, partition, key, encode_head(record, promise), value)
-        if changes.staged:
-            batch.clear(Space.STAGED, partition)
-            for key, head, record in staged_difference(self._core, partition):
-                value = None if record is None else plain(record.value)
-                batch.put(Space.STAGED, partition, key, head, value)
-                if record is not None:
-                    written.staged(partition, key, record)
+        for records, keys in changes.keys.items():
+            room = records.room
+            assert room is not None
+            serves = acceptor is not None and acceptor.records is records
+            for key in keys:
+                promise = acceptor.promise(key) if serves and acceptor is not None else None
+                row, record = records.row(key, promise)
+                if row is None:
+                    batch.drop(room.space, partition, key)
+                else:
+                    batch.put(room.space, partition, key, *row)
+                written.append((records, key, record))
         batch.set_state(partition, encode_state(self._core, partition))
 
-    def _done(self, number: int, written: _Written, failure: Failure | None) -> None:
+    def _done(
+        self,
+        number: int,
+        written: _Written,
+        left: list[tuple[int, int]],
+        failure: Failure | None,
+    ) -> None:
         if failure is not None:
             self._fail(failure)
             return
         self._kept = number
-        written.let_go(self._core, self.cache)
+        for records, key, record in written:
+            records.settled(key, record)
+        for partition, space in left:
+            self.shelf.rooms.cleared(partition, space)
         if number == self._number - 1 and not self._changes and not self._meta:
             self.behind = False
             self._changed.clear()
         for due in [at for at in self._waiting if at <= number]:
             for call in self._waiting.pop(due):
                 call()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the storage was given and has not kept yet."""
+        return self._storage.behind
 
     @property
     def full(self) -> bool:
@@ -241,26 +241,6 @@ class Journal:
         if not self.stopped:
             self._end(failure)
             self._broken(failure)
-
-    # -- reading it again
-
-    def _read(self, name: Name) -> bytes:
-        """A value that stands in a record; it may have moved with its base meanwhile."""
-        partition, key, ballot = name
-        try:
-            for space in (Space.CURRENT, Space.STAGED):
-                kept = self._storage.read(space, partition, key)
-                if kept is not None and kept.value is not None and has_ballot(kept.head, ballot):
-                    return kept.value
-        except StorageError:
-            self._fail(Failure())
-            raise
-        acceptor = self._core.acceptors.get(partition)
-        record = acceptor.get(key) if acceptor is not None else None
-        error = StorageCorrupt(f"a value of partition {partition} is not on the disk any more")
-        if record is not None and record.ballot == ballot:
-            self._fail(Failure(error))
-        raise error
 
     # -- waiting for it
 

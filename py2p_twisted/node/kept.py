@@ -6,13 +6,14 @@ Owns how partitions come, stop and go, and sees to it that the journal hears of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from ..base import Peer
-from ..errors import OperationTimeout
+from ..errors import OperationTimeout, StorageError
 from ..ring.circle import partition_count
 from ..settings import Settings
 from ..storage.interface import Storage
@@ -21,6 +22,7 @@ from ..table.directory import Directory
 from ..table.group import MOST_STAMP, Ballot, Config, Successor
 from ..table.records import MemoryRecords, Records
 from .state import USER, Staged
+from .stored import DiskRecords, Draft
 
 if TYPE_CHECKING:
     from .chronicle import Chronicle
@@ -32,6 +34,8 @@ __all__ = ["Kept"]
 _RETIRED = 10.0
 #: Seconds between two lines about what cannot be.
 _COMPLAIN_EVERY = 60.0
+#: Bytes that wait for the disk, after which others are not asked for more.
+_MOST_BACKLOG = 8 * 1024 * 1024
 
 
 class Kept:
@@ -95,6 +99,12 @@ class Kept:
 
         return self.journal.kept().addTimeout(seconds, self.clock, late)
 
+    def nearly_kept(self) -> Deferred[None]:
+        """Fires when so much is on the disk that more may be taken in.  Fails as :meth:`kept`."""
+        if self.journal is None or self.journal.backlog < _MOST_BACKLOG:
+            return succeed(None)
+        return self.kept()
+
     def renamed(self) -> None:
         """The node, its ring, or the peers that it knows are others now."""
         if self.journal is not None:
@@ -155,7 +165,8 @@ class Kept:
         self._drop(partition)
         if config.has(self.instance):  # a beginning for what is to be caught up with
             if partition not in self.staged:
-                self.hold(partition, Staged(epoch, mine.records.live_draft()))
+                with suppress(StorageError):  # then there is no beginning
+                    self.hold(partition, Staged(epoch, mine.records.live_draft()))
         elif epoch.era_name < config.epoch.era_name:
             self.discarded_keys += mine.keys
 
@@ -171,18 +182,28 @@ class Kept:
             self.journal.dropped(acceptor)
 
     def hold(self, partition: int, staged: Staged) -> None:
-        """Keep records ready for an epoch that this node may open."""
+        """Keep records ready for an epoch that this node may open.
+
+        :raises StorageError: if they are in a storage that has failed.
+        """
+        self._check(staged.records)
         before = self.staged.get(partition)
+        if self.journal is not None:
+            if staged.successor is not None:
+                self.journal.held(partition, staged.records)
+            elif before is not None and before.successor is not None:
+                self.journal.let_go(partition)
         self.staged[partition] = staged
-        base = staged.successor or (before is not None and before.successor)
-        if base and self.journal is not None:
-            self.journal.staged(partition)
+
+    def _check(self, records: Records) -> None:
+        if self.journal is None and isinstance(records, DiskRecords):
+            raise StorageError("these records are in a storage that has failed")
 
     def let_go(self, partition: int) -> None:
         """Keep nothing ready any more for this partition."""
         staged = self.staged.pop(partition, None)
         if self.journal is not None and staged is not None and staged.successor is not None:
-            self.journal.staged(partition)
+            self.journal.let_go(partition)
 
     def forget_directory(self) -> None:
         """Know no group any more: the node is in another ring, or in none."""
@@ -200,25 +221,56 @@ class Kept:
             self._drop(partition)
         self.retired.clear()
 
-    def blank(self) -> Records:
-        """No records, as a beginning."""
+    def blank(self, partition: int) -> Records:
+        """No records of a partition, as a beginning.
+
+        :raises StorageError: if there is no room for them.
+        """
+        if self.journal is not None:
+            return self.journal.blank(partition)
         return MemoryRecords(visible=USER)
 
     def serve(self, successor: Successor, records: Records) -> None:
-        """Open an epoch: this node keeps the partition from now on."""
+        """Open an epoch: this node keeps the partition from now on.
+
+        :raises StorageError: if a record cannot be read; the storage has failed then.
+        """
+        self._check(records)
         config, purged = successor.config, successor.purged
         self.learn(config)
         staged = self.staged.get(config.partition)
         if staged is not None and staged.epoch < config.epoch:
             self.let_go(config.partition)  # else a base for a later epoch may have been decided
         before = self.acceptors.get(config.partition)
-        self.acceptors[config.partition] = acceptor = Acceptor(
-            config, records.draft(), purged=purged
-        )
+        if before is not None and not before.wedged:  # who still has it in hand is refused
+            before.wedge(before.config.epoch, Ballot(before.config.epoch, 0, b""))
+        records = self._taken(config.partition, records)
+        self.acceptors[config.partition] = acceptor = Acceptor(config, records, purged=purged)
         self.hear(acceptor.stamp)
         self.opened += 1
         if self.journal is not None:
             self.journal.opened(acceptor, before)
+
+    def _taken(self, partition: int, records: Records) -> Records:
+        """The records, for an acceptor that may change them."""
+        if not isinstance(records, DiskRecords):
+            return records.draft()
+        taken = records.under if isinstance(records, Draft) else records
+        retired = self.retired.get(partition)
+        others = [self.staged.get(partition), retired[1] if retired is not None else None]
+        for other in others:  # what these hold stays as it is
+            if other is not None and other.records is taken:
+                other.records = taken.draft()
+                if other is self.staged.get(partition) and other.successor is not None:
+                    assert self.journal is not None
+                    self.journal.held(partition, other.records)
+        if isinstance(records, Draft):
+            for key, record in list(records.changes.items()):
+                if record is None:
+                    taken.drop(key)
+                else:
+                    taken.put(key, record)
+        return taken
 
     def behind(self) -> list[Config]:
         """The configurations that this node is a member of, and has not opened."""

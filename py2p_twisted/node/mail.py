@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..base import Peer
+from ..errors import StorageError
 from ..settings import Settings
 from ..table.group import Config, Epoch, Record
 from ..table.proposer import Outcome, Proposal, Step, Write
@@ -166,7 +168,8 @@ class Mail:
             acceptor = self._core.acceptors.get(job.config.partition)
             record = job.proposal.record
             if step is Step.PREPARE and acceptor is not None:
-                record = acceptor.get(job.key)
+                with suppress(StorageError):
+                    record = acceptor.get(job.key)
             if record is not None and step is not Step.CONFIRM:
                 size += len(record.value or b"")
             if portions[-1] and room < size:

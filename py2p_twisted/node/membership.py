@@ -121,7 +121,7 @@ class Membership:
         core.forget()
         for partition in range(core.partitions):
             config = Config(partition, FIRST_EPOCH, (core.me,))
-            core.serve(Successor(config, EMPTY_BASE, FIRST_EPOCH), core.blank())
+            core.serve(Successor(config, EMPTY_BASE, FIRST_EPOCH), core.blank(partition))
         self._become_member(Pointers(core.me))
         claim = self._claims.claim_of(core.me, None)
         partition = core.partition(claim.key)

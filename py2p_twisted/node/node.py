@@ -178,10 +178,9 @@ class Node:
         """
         core = self.core
         journal = Journal(core, storage, self._storage_failed)
-        self._resumes = restore(core, loaded, storage, journal.cache)
+        self._resumes = restore(core, loaded, journal.shelf)
         core.journal, core.storage = journal, storage
-        for acceptor in core.acceptors.values():
-            core.journal.watch(acceptor)
+        journal.begin()
 
     def _storage_failed(self, failure: Failure) -> None:
         """Nothing can be promised any more: drop out, so that others take this node's place."""

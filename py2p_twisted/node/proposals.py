@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from ..errors import StorageError
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Config, Epoch
 from ..table.proposer import Condition, Outcome, Write, write_alone
@@ -176,7 +177,11 @@ class Proposals:
             return
         self._core.writes += 1
         if len(config.members) == 1:
-            outcome = self._alone(config, write)
+            try:
+                outcome = self._alone(config, write)
+            except StorageError:
+                done(Failed(0, False))
+                return
             if outcome is not None:
                 self._core.when_kept(partial(done, outcome), (config.partition,))
                 return
@@ -186,11 +191,15 @@ class Proposals:
         """Find out what a key's value is, by completing what was begun; `done` hears a reply."""
 
         def settled(job: Job, result: Result) -> None:
-            if isinstance(result, Outcome):
-                record = job.proposal.record
-                done(Value(None if record is None else plain(record.value)))
-            else:
+            if not isinstance(result, Outcome):
                 done(result)
+                return
+            record = job.proposal.record
+            try:
+                reply: Reply = Value(None if record is None else plain(record.value))
+            except StorageError:
+                reply = Failed(0, False)
+            done(reply)
 
         self._rounds.one(Job(config, Write(key, None, bytes(8), Condition.NEVER), settled))
 

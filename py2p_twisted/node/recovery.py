@@ -332,5 +332,5 @@ class Recovery:
         known = core.directory.get(partition)
         if known is not None and known.epoch >= epoch:
             return known  # another recovery was there
-        core.serve(Successor(config, EMPTY_BASE, epoch), core.blank())
+        core.serve(Successor(config, EMPTY_BASE, epoch), core.blank(partition))
         return config

@@ -89,13 +89,16 @@ class Rounds:
             return
         key = proposal.write.key
         if acceptor is not None and key not in self._doubts:
-            ballot = acceptor.steady(key, core.proposer)
-            if ballot is not None:
-                try:
+            try:
+                ballot = acceptor.steady(key, core.proposer)
+                if ballot is not None:
                     proposal.steady(acceptor, ballot, core.stamp)
-                except StorageError:
-                    self._finish(job, Failed(0, False))
-                    return
+                    if proposal.step is Step.ACCEPT and proposal.record is not None:
+                        acceptor.accept_steady(key, proposal.record)
+            except StorageError:
+                self._finish(job, Failed(0, False))
+                return
+            if ballot is not None:
                 send = self._send_steady if proposal.step is Step.ACCEPT else self._send
                 send(job, acceptor)
                 return
@@ -104,11 +107,9 @@ class Rounds:
         self._send(job, acceptor)
 
     def _send_steady(self, job: Job, acceptor: Acceptor) -> None:
-        """As :meth:`_send`, for the most frequent round: ACCEPT at the ballot told just now."""
+        """As :meth:`_send`, for the most frequent round: an ACCEPT that was accepted here."""
         core, proposal = self._core, job.proposal
-        assert proposal.record is not None
         job.rounds, job.waiting = 1, 0
-        acceptor.accept_steady(proposal.write.key, proposal.record)
         core.hear(acceptor.stamp)
         if core.holds(job.config.partition):
             self._answer_later(job, proposal.accepted)

@@ -41,6 +41,8 @@ _PATIENCE = 5.0
 _MOST_PARTS = 256
 #: About what an empty part takes in a message.
 _PART_BYTES = 16
+#: Records of a partition at which one does not look together with those of another.
+_MANY = 2000
 
 
 class Sync:
@@ -140,6 +142,8 @@ class Sync:
 
         The others are missing there, or the peer did not answer, or it answered what cannot be.
         What was put into their targets stays there.
+
+        :raises ChordError: if this node's storage fails, or takes too long.
         """
         done: list[Want] = []
         pulls: deque[Pull] = deque()
@@ -147,6 +151,8 @@ class Sync:
         while pulls or waiting:
             while waiting and len(self._some(pulls)) == len(pulls) < _MOST_PARTS:
                 pull = Pull(self._core, waiting.popleft(), mode)
+                if self._core.journal is not None and len(pull.want.target.records) > _MANY:
+                    await self._core.sleep(0)  # others have waited for that look
                 if pull.chunk:
                     pulls.append(pull)
                 else:
@@ -158,6 +164,7 @@ class Sync:
             reply = await self._core.try_ask(peer, request, Differences, _PATIENCE)
             if reply is None or not 0 < len(reply.parts) <= len(asked):
                 break
+            await self._core.nearly_kept()
             for pull, difference in zip(asked, reply.parts, strict=False):
                 pulls.popleft()
                 if difference is None:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from ..base import Peer
 from ..table.acceptor import NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
-from ..table.group import Ballot, Config, Epoch, Successor
+from ..table.group import Ballot, Config, Epoch, Record, Successor
 from ..table.records import Records
 from ..wire.link import Link
 from ..wire.messages import (
@@ -50,6 +50,25 @@ _RELIED_ON = 2.0
 _MOST_AT_ONCE = 256
 
 
+class _Ahead(Copy):
+    """What is copied ahead; once it is a base it stays as it is."""
+
+    def __init__(self, core: Core, partition: int, staged: Staged) -> None:
+        super().__init__(staged.records)
+        self._staged = staged
+        self._current = lambda: core.staged.get(partition) is staged
+
+    def put(self, key: bytes, record: Record) -> None:
+        """As :meth:`Copy.put`."""
+        if self._current():
+            super().put(key, record)
+
+    def drop(self, key: bytes) -> None:
+        """As :meth:`Copy.drop`."""
+        if self._current():
+            super().drop(key)
+
+
 class Takeover:
     """Receives partitions, and the news of them."""
 
@@ -82,11 +101,11 @@ class Takeover:
             if staged is not None and self._keeps(partition, staged, epoch):
                 continue  # a base is here; it may have been decided
             if staged is None or staged.epoch < epoch:
-                records = staged.records.draft() if staged is not None else core.blank()
+                records = staged.records.draft() if staged is not None else core.blank(partition)
                 staged = Staged(epoch, records)
                 core.hold(partition, staged)
             self._ahead[partition] = core.clock.seconds()
-            wants.append(Want(partition, epoch, Source.EPOCH, Copy(staged.records)))
+            wants.append(Want(partition, epoch, Source.EPOCH, _Ahead(core, partition, staged)))
         done = await self._sync.pull(giver, wants, Mode.MIRROR)
         if len(done) < len(wants):
             return Declined("the records could not be copied")
@@ -239,7 +258,9 @@ class Takeover:
         staged = self._core.staged.get(partition)
         if staged is not None and (acceptor is None or acceptor.config.epoch <= staged.epoch):
             return staged.records.draft()
-        return acceptor.records.live_draft() if acceptor is not None else self._core.blank()
+        return (
+            acceptor.records.live_draft() if acceptor is not None else self._core.blank(partition)
+        )
 
     @property
     def promised(self) -> bool:

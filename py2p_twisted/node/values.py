@@ -1,35 +1,51 @@
-"""Values on the disk, and those of them that are in memory all the same (floor 2).
+"""What of the disk is in memory all the same (floor 2).
 
-A long value that is on the disk stands in its record as a :class:`OnDisk`; what was used lately is
-kept in a cache of bounded size.
+A long value that is on the disk stands in its record as an :class:`OnDisk`.  Records and long
+values that were used lately share one :class:`Cache` of bounded size.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 from ..table.group import Ballot, Record
 from ..table.values import Stored, plain
 
-__all__ = ["Cache", "OnDisk", "in_memory"]
+__all__ = ["ENTRY_BYTES", "MISSING", "RECORD_BYTES", "Cache", "OnDisk", "in_memory"]
 
-#: About what an entry takes beside its value.
-_ENTRY_BYTES = 300
+#: About what an entry of the cache takes beside its content, and a record beside key and value.
+ENTRY_BYTES, RECORD_BYTES = 300, 600
 
-#: Partition, key and ballot: what names one value for ever.
-Name = tuple[int, bytes, Ballot]
+#: What :meth:`Cache.get` gives for what is not there; None may be there.
+MISSING: Any = object()
 
 
 class OnDisk(Stored):
-    """A value that a storage keeps."""
+    """A value that a storage keeps.
 
-    __slots__ = ("_cache", "_name", "_size")
+    :param read: reads it, from memory or from the disk.
+    :param space: where it is, in its partition's part of the storage.
+    """
 
-    def __init__(self, cache: Cache, name: Name, size: int) -> None:
-        self._cache = cache
-        self._name = name
+    __slots__ = ("_read", "_size", "ballot", "key", "partition", "space")
+
+    def __init__(
+        self,
+        read: Callable[[OnDisk], bytes],
+        space: int,
+        partition: int,
+        key: bytes,
+        ballot: Ballot,
+        size: int,
+    ) -> None:
+        self._read = read
         self._size = size
+        self.space = space
+        self.partition = partition
+        self.key = key
+        self.ballot = ballot
 
     def __len__(self) -> int:
         """As :class:`Stored`."""
@@ -37,55 +53,55 @@ class OnDisk(Stored):
 
     def load(self) -> bytes:
         """As :class:`Stored`."""
-        return self._cache.get(self._name)
+        return self._read(self)
+
+    @property
+    def name(self) -> Hashable:
+        """What names the value for ever."""
+        return (self.partition, self.key, self.ballot)
 
 
 class Cache:
-    """The values that were used lately.
+    """What was used lately.
 
     :param size: bytes, about, that it may hold.
-    :param read: reads a value from the disk.
     """
 
-    def __init__(self, size: int, read: Callable[[Name], bytes]) -> None:
+    def __init__(self, size: int) -> None:
         self._size = size
-        self._read = read
-        self._values: OrderedDict[Name, bytes] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self.used = 0
 
-    def get(self, name: Name) -> bytes:
-        """A value, from memory or from the disk.
+    def get(self, name: Hashable) -> Any:
+        """What is remembered under a name, or :data:`MISSING`."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return MISSING
+        self._entries.move_to_end(name)
+        return entry[0]
 
-        :raises StorageError: if it cannot be read.
+    def put(self, name: Hashable, content: Any, size: int) -> None:
+        """It was used just now.
+
+        :param size: about the bytes that it takes, with its name.
         """
-        value = self._values.get(name)
-        if value is not None:
-            self._values.move_to_end(name)
-            return value
-        value = self._read(name)
-        self.put(name, value)
-        return value
+        entries = self._entries
+        before = entries.pop(name, None)
+        if before is not None:
+            self.used -= before[1]
+        if size > self._size:
+            return
+        entries[name] = (content, size)
+        self.used += size
+        while self.used > self._size:
+            _, (_, gone) = entries.popitem(last=False)
+            self.used -= gone
 
-    def put(self, name: Name, value: bytes) -> None:
-        """It was used just now."""
-        if name not in self._values:
-            self._values[name] = value
-            self.used += len(value) + _ENTRY_BYTES
-        while self.used > self._size and self._values:
-            _, gone = self._values.popitem(last=False)
-            self.used -= len(gone) + _ENTRY_BYTES
-
-    def stored(self, partition: int, key: bytes, record: Record) -> Record:
-        """The record with its value on the disk, where it is by now."""
-        assert record.value is not None
-        name = (partition, key, record.ballot)
-        self.put(name, record.value)
-        return self.standing(name, record, len(record.value))
-
-    def standing(self, name: Name, record: Record, size: int) -> Record:
-        """The record with something that stands for its value."""
-        value: object = OnDisk(self, name, size)
-        return Record(record.ballot, value, record.operations, record.forgot)  # type: ignore[arg-type]
+    def drop(self, name: Hashable) -> None:
+        """Forget it."""
+        before = self._entries.pop(name, None)
+        if before is not None:
+            self.used -= before[1]
 
 
 def in_memory(record: Record) -> Record:

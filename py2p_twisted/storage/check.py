@@ -14,7 +14,6 @@ from typing import Any
 
 from ..errors import ChordError, StorageCorrupt, StorageError, StorageUnusable
 from .faults import SET_ASIDE, storage_error, told
-from .interface import Space
 from .lock import LockFile
 from .opening import locate
 from .rows import read_heads, read_meta, read_record, read_states
@@ -112,11 +111,12 @@ def _structure(connection: sqlite3.Connection, file: str) -> Iterator[tuple[bool
 
 
 def _records(connection: sqlite3.Connection, file: str) -> Iterator[tuple[bool, str]]:
-    number = dict.fromkeys(Space, 0)
-    empty = size = wrong = 0
+    number = empty = size = wrong = 0
+    places: set[tuple[int, int]] = set()
     values = _Values(connection, file)
     for space, partition, key, head, length in read_heads(connection, file):
-        number[space] += 1
+        number += 1
+        places.add((space, partition))
         empty += length is None
         size += len(key) + len(head) + (length or 0)
         complaint = values.complaint(space, partition, key)
@@ -126,8 +126,11 @@ def _records(connection: sqlite3.Connection, file: str) -> Iterator[tuple[bool, 
                 yield False, complaint
     if wrong > _MOST_TOLD:
         yield False, f"and {wrong - _MOST_TOLD} more records like these"
-    counts = ", ".join(f"{count} {space.name.lower()}" for space, count in number.items())
-    yield not wrong, f"records: {counts}; {empty} without a value; {size} bytes; {wrong} damaged"
+    yield (
+        not wrong,
+        f"records: {number} in {len(places)} sets; {empty} without a value; {size} bytes; "
+        f"{wrong} damaged",
+    )
 
 
 class _Values:
@@ -137,9 +140,9 @@ class _Values:
         self._connection = connection
         self._file = file
 
-    def complaint(self, space: Space, partition: int, key: bytes) -> str:
+    def complaint(self, space: int, partition: int, key: bytes) -> str:
         """What is wrong with a record; empty if nothing is."""
-        where = f"record of key {key!r} in partition {partition} ({space.name.lower()})"
+        where = f"record of key {key!r} in partition {partition}"
         try:
             kept = read_record(self._connection, self._file, space, partition, key)
         except StorageCorrupt:

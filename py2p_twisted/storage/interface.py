@@ -6,9 +6,8 @@ start and at once; a value may stay on the disk until somebody asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -16,14 +15,22 @@ from twisted.python.failure import Failure
 
 from ..errors import StorageError
 
-__all__ = ["Batch", "Change", "Done", "Head", "Kept", "Loaded", "Place", "Space", "Storage"]
+__all__ = [
+    "SPACES",
+    "Batch",
+    "Change",
+    "Done",
+    "Head",
+    "Kept",
+    "Loaded",
+    "Place",
+    "Seen",
+    "Storage",
+]
 
 
-class Space(IntEnum):
-    """Every partition has two sets of records, each key at most once in each."""
-
-    CURRENT = 0
-    STAGED = 1
+#: Every partition has so many sets of records, its *spaces*, each key at most once in each.
+SPACES = 256
 
 
 class Kept(NamedTuple):
@@ -33,10 +40,23 @@ class Kept(NamedTuple):
     value: bytes | None
 
 
+class Seen(NamedTuple):
+    """A record, perhaps without its value.
+
+    :ivar size: of the value; None if it has none.
+    :ivar value: None if it has none, or if it was left out.
+    """
+
+    key: bytes
+    head: bytes
+    size: int | None
+    value: bytes | None
+
+
 #: One set of records: the space and the partition.
-Place = tuple[Space, int]
+Place = tuple[int, int]
 #: Space, partition, key, head, and the value's length; None if there is no value.
-Head = tuple[Space, int, bytes, bytes, int | None]
+Head = tuple[int, int, bytes, bytes, int | None]
 #: What becomes of a key: its record from now on, None if it is dropped.
 Change = Kept | None
 #: Is called once with None when a batch is kept, or with what kept it from being kept.
@@ -51,42 +71,28 @@ class Batch:
     :ivar size: bytes of what is remembered.
     """
 
-    __slots__ = ("_meta", "_origins", "_records", "_states", "size")
+    __slots__ = ("_cleared", "_meta", "_records", "_states", "size")
 
     def __init__(self) -> None:
         self.size = 0
         self._records: dict[Place, dict[bytes, Change]] = {}
-        #: Which of a partition's spaces the kept records of a place come from, None: from none.
-        #: At most one place has those of another, and that one has then none of its own.
-        self._origins: dict[Place, Space | None] = {}
+        self._cleared: dict[Place, None] = {}  # in their order
         self._states: dict[int, bytes | None] = {}
         self._meta: dict[str, bytes | None] = {}
 
-    def put(
-        self, space: Space, partition: int, key: bytes, head: bytes, value: bytes | None
-    ) -> None:
+    def put(self, space: int, partition: int, key: bytes, head: bytes, value: bytes | None) -> None:
         """Keep a whole record, in place of the one with its key; `value` None: without a value."""
         self._change((space, partition), key, Kept(head, value))
 
-    def drop(self, space: Space, partition: int, key: bytes) -> None:
+    def drop(self, space: int, partition: int, key: bytes) -> None:
         """Keep no record with this key."""
         self._change((space, partition), key, None)
 
-    def clear(self, space: Space, partition: int) -> None:
+    def clear(self, space: int, partition: int) -> None:
         """Drop all records of a place."""
-        self._forget((space, partition))
-        self._origins[space, partition] = None
-
-    def move(self, source: Space, target: Space, partition: int) -> None:
-        """Let the records of one space take the place of those in the other, and leave none."""
-        if source == target:
-            raise ValueError(f"the records of {source.name} are there already")
-        self._forget((target, partition))
-        changes = self._records.pop((source, partition), None)
-        if changes is not None:
-            self._records[target, partition] = changes
-        self._origins[target, partition] = self._origin((source, partition))
-        self._origins[source, partition] = None
+        for key, change in self._records.pop((space, partition), {}).items():
+            self.size -= _size(key, change)
+        self._cleared[space, partition] = None
 
     def set_state(self, partition: int, state: bytes | None) -> None:
         """Keep what belongs to a partition as a whole; None: nothing any more."""
@@ -100,11 +106,7 @@ class Batch:
 
     def join(self, later: Batch) -> None:
         """Let the changes of another batch follow these; the other one stays as it is."""
-        gone = [place for place, origin in later._origins.items() if origin is None]
-        for (space, partition), origin in later._origins.items():
-            if origin is not None and origin != space:
-                self.move(origin, space, partition)
-        for place in gone:
+        for place in later._cleared:
             self.clear(*place)
         for place, changes in later._records.items():
             for key, change in changes.items():
@@ -126,27 +128,19 @@ class Batch:
     def __len__(self) -> int:
         """The number of changes, as far as it is known here; a cleared place counts as one."""
         records = sum(map(len, self._records.values()))
-        return records + len(self._origins) + len(self._states) + len(self._meta)
+        return records + len(self._cleared) + len(self._states) + len(self._meta)
 
     def __bool__(self) -> bool:
-        return bool(self._records or self._origins or self._states or self._meta)
+        return bool(self._records or self._cleared or self._states or self._meta)
 
-    # What it comes to, for those who keep it: moved, then cleared, then changed.
-
-    def moved(self) -> list[tuple[Space, Space, int]]:
-        """Source, target and partition, of kept records that replace those in another space."""
-        return [
-            (origin, space, partition)
-            for (space, partition), origin in self._origins.items()
-            if origin is not None and origin != space
-        ]
+    # What it comes to, for those who keep it: cleared, then changed.
 
     def cleared(self) -> list[Place]:
         """Where no kept record stays."""
-        return [place for place, origin in self._origins.items() if origin is None]
+        return list(self._cleared)
 
     def changed(self) -> Iterator[tuple[Place, Mapping[bytes, Change]]]:
-        """The records that are new or dropped, after all moving and clearing."""
+        """The records that are new or dropped, after all clearing."""
         return iter(self._records.items())
 
     @property
@@ -159,9 +153,6 @@ class Batch:
         """What is new, or gone, under its names."""
         return self._meta
 
-    def _origin(self, place: Place) -> Space | None:
-        return self._origins.get(place, place[0])
-
     def _change(self, place: Place, key: bytes, change: Change) -> None:
         changes = self._records.get(place)
         if changes is None:
@@ -170,10 +161,6 @@ class Batch:
             self.size -= _size(key, changes[key])
         self.size += _size(key, change)
         changes[key] = change
-
-    def _forget(self, place: Place) -> None:
-        for key, change in self._records.pop(place, {}).items():
-            self.size -= _size(key, change)
 
 
 def _size(key: bytes, change: Change) -> int:
@@ -250,7 +237,7 @@ class Storage(Protocol):
         may be told anything that rests on the batch.  After a failure every later commit fails too.
         """
 
-    def read(self, space: Space, partition: int, key: bytes) -> Kept | None:
+    def read(self, space: int, partition: int, key: bytes) -> Kept | None:
         """The record that is kept at this moment; None if there is none.
 
         It may be newer than the newest one whose `done` was called: compare the head.
@@ -259,8 +246,14 @@ class Storage(Protocol):
         :raises StorageError: if it cannot be read.
         """
 
-    def read_many(self, space: Space, partition: int, keys: Iterable[bytes]) -> dict[bytes, Kept]:
-        """Those of many records that are there, all as of one moment.  Raises like :meth:`read`."""
+    def look(self, space: int, partition: int, key: bytes, most: int) -> Seen | None:
+        """As :meth:`read`, but a value of more than `most` bytes is not read."""
+
+    def scan(self, space: int, partition: int, start: bytes, number: int, most: int) -> list[Seen]:
+        """So many records in the order of their keys, from a key on.  See :meth:`look`.
+
+        Fewer mean that there are no more.
+        """
 
     def close(self, clean: bool = True) -> Deferred[None]:
         """Keep what is on the way, and end.

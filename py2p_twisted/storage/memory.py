@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
 from ..errors import StorageError
-from .interface import Batch, Done, Kept, Loaded, Space
+from .interface import Batch, Done, Kept, Loaded, Seen
 
 __all__ = ["MemoryStorage"]
 
@@ -38,13 +38,17 @@ class MemoryStorage:
         batch.take()
         done(None)
 
-    def read(self, space: Space, partition: int, key: bytes) -> Kept | None:
+    def read(self, space: int, partition: int, key: bytes) -> Kept | None:
         """Nothing."""
         return None
 
-    def read_many(self, space: Space, partition: int, keys: Iterable[bytes]) -> dict[bytes, Kept]:
+    def look(self, space: int, partition: int, key: bytes, most: int) -> Seen | None:
         """Nothing."""
-        return {}
+        return None
+
+    def scan(self, space: int, partition: int, start: bytes, number: int, most: int) -> list[Seen]:
+        """Nothing."""
+        return []
 
     def close(self, clean: bool = True) -> Deferred[None]:
         """There is nothing to end."""

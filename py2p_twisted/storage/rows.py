@@ -14,16 +14,24 @@ from typing import Any
 
 from ..errors import StorageCorrupt
 from .faults import SET_ASIDE
-from .interface import Batch, Head, Kept, Space
+from .interface import SPACES, Batch, Head, Kept, Seen
 from .schema import meta_sum, record_sum, state_sum, tally, value_sum
 
-__all__ = ["apply", "damaged", "read_heads", "read_meta", "read_record", "read_states"]
+__all__ = [
+    "apply",
+    "damaged",
+    "look_at",
+    "read_heads",
+    "read_meta",
+    "read_record",
+    "read_states",
+    "scan",
+]
 
 #: Rows of one statement; few sizes, so that their prepared forms are found again.
 _CHUNKS = (64, 8, 1)
 #: A value from here on goes alone: SQLite copies what it is given.
 _LONG = 16 * 1024
-_SPACES = {int(space): space for space in Space}
 _FETCHED = 256
 #: What a damaged row raises that has a number where bytes should be, or the like.
 _OF_WRONG_TYPE = (TypeError, AttributeError, ValueError, LookupError, struct_error)
@@ -47,14 +55,7 @@ _CLEAR = "DELETE FROM record WHERE space = ? AND partition = ?"
 
 def apply(connection: sqlite3.Connection, batch: Batch) -> None:
     """Make a batch's changes, inside a transaction."""
-    for source, target, partition in batch.moved():
-        connection.execute(_CLEAR, (int(target), partition))
-        connection.execute(
-            "UPDATE record SET crc = crc - space + ?1, space = ?1 WHERE space = ?2"
-            " AND partition = ?3",
-            (int(target), int(source), partition),
-        )
-    connection.executemany(_CLEAR, [(int(space), at) for space, at in batch.cleared()])
+    connection.executemany(_CLEAR, batch.cleared())
     _apply_records(connection, batch)
     put, gone = _split(batch.states.items(), state_sum)
     _insert(connection, _PUT_STATE, put)
@@ -75,7 +76,7 @@ def _apply_records(connection: sqlite3.Connection, batch: Batch) -> None:
             head, value = change
             value_crc, size = value_sum(value), None if value is None else len(value)
             crc = record_sum(space, partition, key, size, value_crc, head)
-            row = (int(space), partition, key, crc, value_crc, size, head, value)
+            row = (space, partition, key, crc, value_crc, size, head, value)
             if len(head) + (size or 0) < _LONG:
                 short.append(row)
             else:
@@ -83,7 +84,7 @@ def _apply_records(connection: sqlite3.Connection, batch: Batch) -> None:
         for keys in _chunks(dropped):
             connection.execute(
                 f"{_CLEAR} AND key IN ({', '.join('?' * len(keys))})",
-                (int(space), partition, *keys),
+                (space, partition, *keys),
             )
     _insert(connection, _PUT_RECORD, short)
 
@@ -127,7 +128,7 @@ def damaged(path: str, what: str) -> StorageCorrupt:
 
 
 def read_record(
-    connection: sqlite3.Connection, path: str, space: Space, partition: int, key: bytes
+    connection: sqlite3.Connection, path: str, space: int, partition: int, key: bytes
 ) -> Kept | None:
     """One record.
 
@@ -136,7 +137,7 @@ def read_record(
     row = connection.execute(
         "SELECT crc, value_crc, size, head, value FROM record"
         " WHERE space = ? AND partition = ? AND key = ?",
-        (int(space), partition, key),
+        (space, partition, key),
     ).fetchone()
     if row is None:
         return None
@@ -152,6 +153,53 @@ def read_record(
     if not sound:
         raise damaged(path, f"the record of key {key!r} in partition {partition} is another one")
     return Kept(head, value)
+
+
+_SEEN = (
+    "SELECT key, crc, value_crc, size, head, CASE WHEN size <= ? THEN value END FROM record"
+    " WHERE space = ? AND partition = ? AND "
+)
+
+
+def look_at(
+    connection: sqlite3.Connection, path: str, space: int, partition: int, key: bytes, most: int
+) -> Seen | None:
+    """One record, without a value of more than `most` bytes.
+
+    :raises StorageCorrupt: if it is not what was written.
+    """
+    row = connection.execute(_SEEN + "key = ?", (most, space, partition, key)).fetchone()
+    return None if row is None else _seen(path, space, partition, row, most)
+
+
+def scan(
+    connection: sqlite3.Connection,
+    path: str,
+    space: int,
+    partition: int,
+    start: bytes,
+    number: int,
+    most: int,
+) -> list[Seen]:
+    """So many records in the order of their keys, from a key on.  Raises like :func:`look_at`."""
+    rows = connection.execute(
+        _SEEN + "key >= ? ORDER BY key LIMIT ?", (most, space, partition, start, number)
+    )
+    return [_seen(path, space, partition, row, most) for row in rows.fetchall()]
+
+
+def _seen(path: str, space: int, partition: int, row: tuple[Any, ...], most: int) -> Seen:
+    key, crc, value_crc, size, head, value = row
+    try:
+        sound = crc == record_sum(space, partition, key, size, value_crc, head)
+        if size is None or size <= most:
+            sound = sound and value_crc == value_sum(value)
+            sound = sound and size == (None if value is None else len(value))
+    except _OF_WRONG_TYPE:
+        sound = False
+    if not sound:
+        raise damaged(path, f"the record of key {key!r} in partition {partition} is another one")
+    return Seen(key, head, size, value)
 
 
 def read_heads(connection: sqlite3.Connection, path: str) -> Iterator[Head]:
@@ -173,7 +221,8 @@ def read_heads(connection: sqlite3.Connection, path: str) -> Iterator[Head]:
                 sound = crc == record_sum(space, partition, key, size, value_crc, head)
                 sound = sound and (last is None or last < (space, partition, key))
                 last = (space, partition, key)
-                found = (_SPACES[space], partition, key, head, size)
+                sound = sound and 0 <= space < SPACES
+                found = (space, partition, key, head, size)
                 size_of_all += len(key) + len(head) + (size or 0)
             except _OF_WRONG_TYPE:
                 sound = False

@@ -92,7 +92,7 @@ def record_sum(
 ) -> int:
     """The checksum of a record, its value included by way of that one's own checksum.
 
-    The space is added at the end: a record that is moved needs not be read for its new checksum.
+    The space is added at the end.
     """
     framed = _FRAME.pack(partition, len(key), -1 if size is None else size, value_crc)
     return crc32(head, crc32(key, crc32(framed))) + space

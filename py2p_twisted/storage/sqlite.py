@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from typing import Any
 
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from ..errors import StorageError
 from .faults import told
-from .interface import Batch, Done, Head, Kept, Loaded, Space
+from .interface import Batch, Done, Head, Kept, Loaded, Seen
 from .lock import LockFile
 from .opening import (
     ALWAYS,
@@ -30,7 +30,7 @@ from .opening import (
     open_file,
     set_aside,
 )
-from .rows import read_heads, read_record
+from .rows import look_at, read_heads, read_record, scan
 from .writer import Outcome, Waiting, Writer
 
 __all__ = ["SQLiteStorage"]
@@ -152,7 +152,7 @@ class SQLiteStorage:
         self._start()
         self._writer.write(Waiting(taken, taken.size, done))
 
-    def read(self, space: Space, partition: int, key: bytes) -> Kept | None:
+    def read(self, space: int, partition: int, key: bytes) -> Kept | None:
         """The record that is kept at this moment; None if there is none.
 
         It may be newer than the newest one whose `done` was called: compare the head.
@@ -163,20 +163,15 @@ class SQLiteStorage:
         with told(self.path, "read"):
             return read_record(self._reading(), self.path, space, partition, key)
 
-    def read_many(self, space: Space, partition: int, keys: Iterable[bytes]) -> dict[bytes, Kept]:
-        """Those of many records that are there, all as of one moment.  Raises like :meth:`read`."""
-        reader = self._reading()
-        found = {}
+    def look(self, space: int, partition: int, key: bytes, most: int) -> Seen | None:
+        """As :meth:`read`, but a value of more than `most` bytes is not read."""
         with told(self.path, "read"):
-            reader.execute("BEGIN")
-            try:
-                for key in keys:
-                    kept = read_record(reader, self.path, space, partition, key)
-                    if kept is not None:
-                        found[key] = kept
-            finally:
-                reader.execute("ROLLBACK")
-        return found
+            return look_at(self._reading(), self.path, space, partition, key, most)
+
+    def scan(self, space: int, partition: int, start: bytes, number: int, most: int) -> list[Seen]:
+        """So many records in the order of their keys, from a key on.  See :meth:`look`."""
+        with told(self.path, "read"):
+            return scan(self._reading(), self.path, space, partition, start, number, most)
 
     def close(self, clean: bool = True) -> Deferred[None]:
         """Keep what is on the way, and end.

@@ -46,8 +46,8 @@ class Acceptor:
     :param visible: if `base` is a mere list: how the keys begin that users see.
     :param purged: the newest epoch whose base left tombstones out.
     :ivar records: all of them, tombstones too; only the acceptor changes them.
-    :ivar changed: hears of every change: the key whose record or promise it is, or None for what
-        belongs to the epoch; for who keeps it all on a disk.
+    :ivar changed: hears of what changes beside the records: the key whose promise it is, or None
+        for what belongs to the epoch; for who keeps it all on a disk.
     """
 
     changed: Callable[[bytes | None], None] | None = None
@@ -182,8 +182,6 @@ class Acceptor:
 
     def _store(self, key: bytes, record: Record) -> None:
         self.records.put(key, record)
-        if self.changed is not None:
-            self.changed(key)
 
     # -- the epoch's own Paxos
 

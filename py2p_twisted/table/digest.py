@@ -20,6 +20,8 @@ __all__ = [
     "EMPTY_BASE",
     "MOST_BUCKETS",
     "PER_BUCKET",
+    "Collected",
+    "Totals",
     "base_of",
     "bucket_count",
     "bucket_of",
@@ -42,6 +44,75 @@ _encode = msgspec.msgpack.Encoder().encode
 def _digest(key: bytes, ballot: Ballot) -> int:
     hashed = blake2b(_encode((key, ballot)), digest_size=DIGEST_BYTES).digest()
     return int.from_bytes(hashed, "big")
+
+
+class Totals:
+    """The digests of the buckets of records that change, kept up to date.
+
+    :param records: about how many there are; with four times as many it serves as well.
+    :param buckets: how many it has to tell, at least.
+    """
+
+    __slots__ = ("_totals", "buckets")
+
+    def __init__(self, records: int, buckets: int = 1) -> None:
+        self.buckets = max(bucket_count(4 * records), buckets)
+        self._totals = bytearray(self.buckets * DIGEST_BYTES)
+
+    def change(self, key: bytes, old: Ballot | None, new: Ballot | None) -> None:
+        """A key's record has another ballot; None stands for no record."""
+        change = 0
+        if old is not None:
+            change = _digest(key, old)
+        if new is not None:
+            change ^= _digest(key, new)
+        self._change(crc32(key), change)
+
+    def _change(self, checksum: int, change: int) -> None:
+        at = (checksum & (self.buckets - 1)) * DIGEST_BYTES
+        end = at + DIGEST_BYTES
+        total = int.from_bytes(self._totals[at:end], "big") ^ change
+        self._totals[at:end] = total.to_bytes(DIGEST_BYTES, "big")
+
+    def copy(self) -> Totals:
+        """The same, on its own from now on."""
+        copy = Totals(0, self.buckets)
+        copy._totals[:] = self._totals
+        return copy
+
+    def told(self, buckets: int) -> bytes:
+        """The digests of so many buckets, concatenated.
+
+        :raises ValueError: if they are more than there are.
+        """
+        if buckets > self.buckets:
+            raise ValueError(f"there are {self.buckets} buckets, not {buckets}")
+        totals = bytes(self._totals)
+        while len(totals) > buckets * DIGEST_BYTES:  # a bucket's number is the end of a checksum
+            half = len(totals) // 2
+            one, other = (int.from_bytes(part, "big") for part in (totals[:half], totals[half:]))
+            totals = (one ^ other).to_bytes(half, "big")
+        return totals
+
+
+class Collected:
+    """The versions of records whose number is not known yet, for their :class:`Totals`."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: list[tuple[int, int]] = []
+
+    def add(self, key: bytes, ballot: Ballot) -> None:
+        """There is this one."""
+        self._found.append((crc32(key), _digest(key, ballot)))
+
+    def totals(self) -> Totals:
+        """Those of all that were added."""
+        totals = Totals(len(self._found))
+        for checksum, digest in self._found:
+            totals._change(checksum, digest)
+        return totals
 
 
 def base_of(records: Iterable[tuple[bytes, Record]]) -> Base:

@@ -42,10 +42,6 @@ class Records(Mapping[bytes, Record]):
         """Keep no record with this key."""
 
     @abstractmethod
-    def stand_in(self, key: bytes, before: Record, record: Record) -> None:
-        """Let a record take the place of the same one: its value is somewhere else now."""
-
-    @abstractmethod
     def after(self, key: bytes | None, prefix: bytes) -> Iterator[tuple[bytes, Record]]:
         """The records after a key that begin with `prefix`, in order; for use within one turn."""
 
@@ -60,10 +56,6 @@ class Records(Mapping[bytes, Record]):
     @abstractmethod
     def keys_in(self, buckets: int, wanted: Collection[int]) -> dict[int, list[bytes]]:
         """The keys of each of these buckets, of so many."""
-
-    def live(self) -> Iterator[tuple[bytes, Record]]:
-        """All records but the tombstones; for use within one turn."""
-        return (item for item in self.items() if item[1].value is not None)
 
     def live_draft(self) -> Records:
         """As :meth:`draft`, without the tombstones: the base of a next epoch (rule 11)."""
@@ -141,11 +133,6 @@ class MemoryRecords(Records):
         if old is not None:
             self._count(key, old, None)
             self._sorted = self._digests = None
-
-    def stand_in(self, key: bytes, before: Record, record: Record) -> None:
-        """Let a record take the place of the same one: its value is somewhere else now."""
-        if self._records.get(key) is before:
-            self._records[key] = record
 
     def after(self, key: bytes | None, prefix: bytes) -> Iterator[tuple[bytes, Record]]:
         """As :meth:`Records.after`."""

@@ -6,7 +6,7 @@ under way, or only the news that it had arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from py2p_twisted.errors import StorageCorrupt, StorageError
-from py2p_twisted.storage.interface import Batch, Done, Head, Kept, Loaded, Place, Space
+from py2p_twisted.storage.interface import Batch, Done, Head, Kept, Loaded, Place, Seen
 
 __all__ = ["SimDisk"]
 
@@ -96,9 +96,6 @@ class SimDisk:
 
     def _apply(self, batch: Batch) -> None:
         self.batches += 1
-        for source, target, partition in batch.moved():
-            moved = self._records.pop((source, partition), {})
-            self._records[target, partition] = moved
         for place in batch.cleared():
             self._records.pop(place, None)
         for place, changes in batch.changed():
@@ -128,16 +125,24 @@ class SimDisk:
             for key, kept in records.items()
         )
 
-    def read(self, space: Space, partition: int, key: bytes) -> Kept | None:
+    def read(self, space: int, partition: int, key: bytes) -> Kept | None:
         """One record."""
         if self.damaged:
             raise StorageCorrupt("a record is not what was written")
         return self._records.get((space, partition), {}).get(key)
 
-    def read_many(self, space: Space, partition: int, keys: Iterable[bytes]) -> dict[bytes, Kept]:
-        """Those that are there."""
+    def look(self, space: int, partition: int, key: bytes, most: int) -> Seen | None:
+        """One record, perhaps without its value."""
+        kept = self.read(space, partition, key)
+        return None if kept is None else _seen(key, kept, most)
+
+    def scan(self, space: int, partition: int, start: bytes, number: int, most: int) -> list[Seen]:
+        """Some records in order."""
+        if self.damaged:
+            raise StorageCorrupt("a record is not what was written")
         records = self._records.get((space, partition), {})
-        return {key: records[key] for key in keys if key in records}
+        keys = sorted(key for key in records if key >= start)[:number]
+        return [_seen(key, records[key], most) for key in keys]
 
     def close(self, clean: bool = True) -> Deferred[None]:
         """Write what is under way."""
@@ -161,3 +166,8 @@ class SimDisk:
             arrived = self._rng.randint(0, len(under_way))
         for batch, _ in under_way[:arrived]:
             self._apply(batch)
+
+
+def _seen(key: bytes, kept: Kept, most: int) -> Seen:
+    size = None if kept.value is None else len(kept.value)
+    return Seen(key, kept.head, size, kept.value if size is None or size <= most else None)

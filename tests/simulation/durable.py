@@ -133,7 +133,7 @@ def durable(seed: int, spoil: Callable[[SimNode], None] = lambda node: None) -> 
         replicas=replicas,
         evict_after=rng.choice((2.0, 5.0, 30.0)),
         stored_from=1,  # every value stays on the disk ...
-        value_cache=rng.choice((0, 1000)),  # ... and is read again whenever it is wanted
+        cache=rng.choice((0, 6000)),  # ... and few records are in memory, or none
     )
     world = World(seed, settings, rng.choice((PERFECT, ROUGH)))
     world.spoil = spoil

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from py2p_twisted.errors import StorageFull
 from py2p_twisted.node.core import Core, Phase, user_key
+from py2p_twisted.node.stored import Draft, StoredRecords
 from py2p_twisted.table.group import Config
 
 from .disk import SimDisk
@@ -367,16 +368,24 @@ class TestLargeValues(DiskCase):
     def in_memory(self, node: SimNode) -> int:
         """Bytes of values that a node has in memory, its cache included."""
         core = core_of(node)
-        records = [record for a in core.acceptors.values() for record in a.records.values()]
-        records += [record for s in core.staged.values() for record in s.records.values()]
-        loaded = {id(r): len(r.value) for r in records if isinstance(r.value, bytes)}
         assert core.journal is not None
-        return sum(loaded.values()) + core.journal.cache.used
+        sets = [a.records for a in core.acceptors.values()]
+        sets += [staged.records for staged in core.staged.values()]
+        loaded = core.journal.shelf.cache.used
+        for records in sets:
+            assert isinstance(records, StoredRecords | Draft)
+            uncommitted = records._dirty if isinstance(records, StoredRecords) else records.changes
+            loaded += sum(
+                len(record.value)
+                for record in uncommitted.values()
+                if record is not None and isinstance(record.value, bytes)
+            )
+        return loaded
 
     def test_more_than_memory(self) -> None:
         """What is written, read, iterated, moved, and there after a restart, is not kept there."""
         cache = 200_000
-        with self.world(0, replicas=3, value_cache=cache) as world:
+        with self.world(0, replicas=3, cache=cache) as world:
             members = self.keeping(world, 3)
             written = {b"key %d" % n: bytes([n]) * 30_000 for n in range(200)}
             world.wait(members[0].service.update(written))
@@ -410,7 +419,7 @@ class TestLargeValues(DiskCase):
 
     def test_damaged(self) -> None:
         """A value that the disk does not give back is never told; the node drops out."""
-        with self.world(0, replicas=3, value_cache=0, evict_after=2.0) as world:
+        with self.world(0, replicas=3, cache=0, evict_after=2.0) as world:
             members = self.keeping(world, 5)
             written = {b"key %d" % n: bytes([n]) * 1000 for n in range(100)}
             world.wait(members[0].service.update(written))

@@ -250,7 +250,7 @@ class OpensWithAnything(Mover):
         if config.has(self.instance) and not self.holds(successor):
             mine = self.acceptor
             if mine is not None and mine.config.epoch.following() == config.epoch:
-                self.open(config, dict(mine.records.live()), successor.purged)
+                self.open(config, dict(mine.records.live_draft().items()), successor.purged)
         return super().answer_open(successor)
 
 
