@@ -17,6 +17,7 @@ from .node import Node
 from .node.core import user_key
 from .settings import Settings
 from .table.proposer import Condition, Write
+from .watch import Watch
 
 __all__ = ["Dictionary", "Text", "as_bytes"]
 
@@ -166,6 +167,30 @@ class Dictionary:
                 ):
                     return key, value
                 break
+
+    # -- watching
+
+    def watch(
+        self, key: Text | None = None, *, prefix: Text | None = None, initial: bool = False
+    ) -> Watch:
+        """The changes of a key, or of all keys that begin with a prefix, as they happen.
+
+        Every acknowledged change is followed by an event with its version or a later one of that
+        key, in the order of the versions.
+
+        :param initial: begin with what is there already, as ``"add"`` events.
+        :raises TypeError: unless either a key or a prefix is given.
+        :raises KeyTooLarge: for a key that cannot be one.
+        :raises Unavailable: if ``Settings.watches`` watches are open already.
+        :raises NotConnected: if the service was stopped.
+        """
+        if (key is None) is (prefix is None):
+            raise TypeError('watch() takes either a key or prefix=; prefix=b"" is all keys')
+        text = key if key is not None else prefix
+        assert text is not None
+        watching = self.node.watching
+        watcher = watching.watch(self._key(text), prefix=key is None, initial=initial)
+        return Watch(self.node, watcher)
 
     # -- many keys
 

@@ -26,6 +26,7 @@ __all__ = [
     "StorageUnusable",
     "Unavailable",
     "ValueTooLarge",
+    "WatchTooWide",
     "WouldBlockReactor",
 ]
 
@@ -132,6 +133,10 @@ class KeyTooLarge(ChordError, ValueError):
 
 class ValueTooLarge(ChordError, ValueError):
     """The value is longer than ``Settings.max_value`` bytes."""
+
+
+class WatchTooWide(ChordError):
+    """More keys are covered by one watch than ``Settings.watched_keys``."""
 
 
 class StorageError(ChordError):

@@ -46,6 +46,11 @@ class Settings:
     cache: int = 64 * 1024 * 1024  # of what is on the disk, that much is in memory, too
     stored_from: int = 256  # a value this long is read when it is asked for, not with its record
 
+    watched_keys: int = 100_000  # that one watch may cover
+    watch_events: int = 1000  # of one watch that wait to be taken ...
+    watch_bytes: int = 4 * 1024 * 1024  # ... and what they may take
+    watches: int = 256  # of one peer, and of this node itself
+
     requests_per_connection: int = 1024
     queued_requests: int = 65_536  # waiting for their turn, over all connections
     queued_bytes: int = 8 * 1024 * 1024  # answers that a slow peer has not read yet

@@ -64,9 +64,11 @@ from py2p_twisted.wire.messages import (
     SomeAccepted,
     SomeDigests,
     Source,
+    Told,
     Version,
     Versioned,
     Want,
+    WatchPart,
     WriteOne,
     Written,
 )
@@ -84,6 +86,7 @@ SHAPES: dict[str, type] = {
         *(Peer, Epoch, Config, Base, Successor, Ballot, Record, Write),
         *(SomeDigests, Differing, Difference),
         *(LinkReport, GroupsReport, StorageReport, EventReport),
+        *(WatchPart, Told),
     )
 }
 
@@ -293,6 +296,15 @@ class TestPages(Running):
             re.sub(r"^sock = .*", r"\g<0>; opened += [sock]", line) + "\n" for line in lines
         )
         self.run_script(free_ports(_OPENING + code + _CLOSING))
+
+    def test_watching(self) -> None:
+        """The functions, one after the other."""
+        code = "\n".join(blocks("watching.rst", "python"))
+        names = re.findall(r"^async def (\w+)\(ring\b", code, re.M)
+        self.assertGreater(len(names), 3)
+        await_all = "".join(f"        await {name}(ring)\n" for name in names)
+        printed = self.run_script(_HARNESS.format(functions=code, await_all=await_all))
+        self.assertRegex(printed, r"^add b'config' b'blue' 0\.1\.")
 
     def test_backup(self) -> None:
         """What is exported comes back by the import."""

@@ -16,6 +16,7 @@ from ..errors import ChordError
 from ..wire.link import Pending
 from ..wire.messages import (
     Accept,
+    Changed,
     Declined,
     FindSuccessor,
     GetConfig,
@@ -28,13 +29,18 @@ from ..wire.messages import (
     Read,
     ReadMany,
     Request,
+    Unwatch,
+    Watch,
 )
 from .core import Core
 
 __all__ = ["once_kept"]
 
 #: What tells nothing of the table.
-_OF_THE_RING = {Ping, FindSuccessor, GetState, Notify, Leaving, GetConfigs, GetConfig}
+_OF_THE_RING = {
+    *(Ping, FindSuccessor, GetState, Notify, Leaving, GetConfigs, GetConfig),
+    *(Watch, Unwatch, Changed),
+}
 
 
 def once_kept(core: Core, request: Request, reply: Any) -> Any:

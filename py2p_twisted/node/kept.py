@@ -50,6 +50,7 @@ class Kept:
     remember: Callable[[Peer], None]
     joined_changed: Callable[[], None]
     chronicle: Chronicle
+    group_changed: Callable[[Config], None]
 
     @property
     def partitions(self) -> int:
@@ -149,6 +150,7 @@ class Kept:
                 self.retired[partition] = (until, staged)
         if config.has(self.instance):
             self.joined_changed()
+        self.group_changed(config)
         return True
 
     def _outdated(self, mine: Acceptor, config: Config) -> None:

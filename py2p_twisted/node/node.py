@@ -72,21 +72,14 @@ from .stabilizer import Stabilizer
 from .sync import Sync
 from .takeover import Takeover
 from .walk import Walk
+from .watching import Watching
 
 __all__ = ["Node"]
 
 #: What a node that keeps nothing has no business to ask.
 _OF_MEMBERS = (
-    Learn,
-    GetDigests,
-    GetDifference,
-    Prefetch,
-    Wedge,
-    Fetch,
-    Choose,
-    Open,
-    TakeEra,
-    Survey,
+    *(Learn, GetDigests, GetDifference, Prefetch),
+    *(Wedge, Fetch, Choose, Open, TakeEra, Survey),
 )
 
 
@@ -119,6 +112,7 @@ class Node:
         self.operations = Operations(core, self.finder, self.keeper, self.proposals)
         self.bulk = Bulk(core, self.finder, self.operations, self.proposals)
         self.walk = Walk(core, self.finder, self.operations)
+        self.watching = Watching(core, self.finder, self.keeper, self.operations, self.spawn)
         self.stabilizer = Stabilizer(core, self.finder)
         self.sync = sync = Sync(core)
         fellows = Fellows(core)
@@ -149,6 +143,7 @@ class Node:
             self.membership,
         )
         core.joined_changed = self.maintenance.kick
+        core.group_changed = self.watching.moved
         self._own = self._handler_table()
         self._of_keys = {**self.keeper.handlers, **self.proposals.handlers}
         self.security = security
@@ -200,6 +195,7 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         self.stabilizer.stop()
+        self.watching.stop()
         self.operations.stop()
         self.proposals.stop()
         stopping = self.links.stop()
@@ -311,6 +307,7 @@ class Node:
             return
         pointers = core.pointers
         self.core.debug("connection lost: {error}", error=str(error))
+        self.watching.lost(link.peer.instance)
         if isinstance(error, RingConflict):
             core.remembered.pop(link.peer.address, None)  # it is none of this ring
             core.links.complain(link.peer.host, error)
@@ -365,6 +362,7 @@ class Node:
             Recover: lambda _, request: self.recovery.answer_recover(request),
             GetReport: lambda _, __: self.report(),
             Leave: lambda _, __: self.membership.answer_leave(),
+            **self.watching.handlers,
         }
         return table
 

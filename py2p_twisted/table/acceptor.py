@@ -48,9 +48,11 @@ class Acceptor:
     :ivar records: all of them, tombstones too; only the acceptor changes them.
     :ivar changed: hears of what changes beside the records: the key whose promise it is, or None
         for what belongs to the epoch; for who keeps it all on a disk.
+    :ivar accepted: hears of every record that is accepted; for who watches.
     """
 
     changed: Callable[[bytes | None], None] | None = None
+    accepted: Callable[[bytes, Record], None] | None = None
 
     def __init__(
         self,
@@ -182,6 +184,8 @@ class Acceptor:
 
     def _store(self, key: bytes, record: Record) -> None:
         self.records.put(key, record)
+        if self.accepted is not None:
+            self.accepted(key, record)
 
     # -- the epoch's own Paxos
 

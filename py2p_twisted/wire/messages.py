@@ -87,6 +87,7 @@ from .moves import (
     Wedged,
 )
 from .reports import GetReport, Leave, Report, Who
+from .watches import Changed, Told, Unwatch, Watch, Watched, WatchPart
 
 __all__ = [
     "WIRE_VERSION",
@@ -95,6 +96,7 @@ __all__ = [
     "Answer",
     "Ask",
     "Busy",
+    "Changed",
     "Choose",
     "Chosen",
     "Configs",
@@ -152,12 +154,17 @@ __all__ = [
     "Survey",
     "Surveyed",
     "TakeEra",
+    "Told",
     "TookEra",
+    "Unwatch",
     "Value",
     "Values",
     "Version",
     "Versioned",
     "Want",
+    "Watch",
+    "WatchPart",
+    "Watched",
     "Wedge",
     "Wedged",
     "Who",
@@ -202,6 +209,9 @@ Request = (
     | Recover
     | GetReport
     | Leave
+    | Watch
+    | Unwatch
+    | Changed
 )
 
 Reply = (
@@ -234,6 +244,7 @@ Reply = (
     | Surveyed
     | Recovered
     | Report
+    | Watched
 )
 
 # -- the envelopes

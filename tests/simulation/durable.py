@@ -15,6 +15,7 @@ from py2p_twisted.settings import Settings
 
 from .disk import SimDisk
 from .history import History
+from .lookouts import FEW, Lookouts
 from .scenarios import Report, enter, finished, heal, judge, resume, write_and_read
 from .weather import PERFECT, ROUGH
 from .workload import Client
@@ -119,9 +120,15 @@ class _Run:
             world.clock.callLater(rng.choice((1, 5, 15)), heal, world, cut)
 
 
-def durable(seed: int, spoil: Callable[[SimNode], None] = lambda node: None) -> Report:
+def durable(
+    seed: int,
+    spoil: Callable[[SimNode], None] = lambda node: None,
+    *,
+    watched: bool = False,
+) -> Report:
     """Crashes of any number of nodes with disks.
 
+    :param watched: watches come and go, and what they tell is judged, too.
     :param spoil: takes a rule out of a node that has just started.
     """
     rng = Random(seed)
@@ -134,18 +141,20 @@ def durable(seed: int, spoil: Callable[[SimNode], None] = lambda node: None) -> 
         evict_after=rng.choice((2.0, 5.0, 30.0)),
         stored_from=1,  # every value stays on the disk ...
         cache=rng.choice((0, 6000)),  # ... and few records are in memory, or none
+        **(FEW if watched else {}),
     )
     world = World(seed, settings, rng.choice((PERFECT, ROUGH)))
     world.spoil = spoil
     world.tell(f"seed {seed}: k={k}, up to {most} nodes, {replicas} copies, {settings.evict_after}")
     try:
-        return _durable(world, _Run(world, rng, most), seed)
+        lookouts = Lookouts(world, seed) if watched else None
+        return _durable(world, _Run(world, rng, most), lookouts, seed)
     except (AssertionError, ChordError) as error:
         story = "\n".join(world.story[-60:])
         raise AssertionError(f"seed {seed}: {error}\n{story}") from error
 
 
-def _durable(world: World, run: _Run, seed: int) -> Report:
+def _durable(world: World, run: _Run, lookouts: Lookouts | None, seed: int) -> Report:
     rng = run.rng
     run.add()
     world.run(1)
@@ -154,6 +163,8 @@ def _durable(world: World, run: _Run, seed: int) -> Report:
     end = world.clock.seconds() + rng.uniform(20, 50)
     while world.clock.seconds() < end:
         run.happen()
+        if lookouts is not None:
+            lookouts.happen()
         world.run(rng.expovariate(1 / 1.5))
     world.tell("calm")
     world.network.calm()
@@ -164,5 +175,6 @@ def _durable(world: World, run: _Run, seed: int) -> Report:
         run.start(address)
     judge(world, clients, history)
     settled = world.settle(120)
+    told = 0 if lookouts is None else lookouts.judge()
     write_and_read(world, rng)
-    return finished(world, seed, history, settled)
+    return finished(world, seed, history, settled, told)

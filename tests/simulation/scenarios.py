@@ -7,7 +7,7 @@ ideal, that every partition is served, and that no read was wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -29,6 +29,7 @@ from .invariants import (
     ordered_successor_lists,
     principals,
 )
+from .lookouts import FEW, Lookouts
 from .weather import PERFECT, ROUGH, SimOptions
 from .workload import Client
 from .world import PORT, SimNode, Stuck, World
@@ -71,6 +72,7 @@ class Report:
     settled: float
     operations: int = 0
     unknown: int = 0
+    told: int = 0  # to watches
 
 
 def _check(snapshot: RingSnapshot) -> None:
@@ -221,27 +223,42 @@ def _faults(rng: Random) -> Faults:
     )
 
 
-def rough(seed: int, rules_of: type[RingRules] = RingRules) -> Report:
-    """Everything outside the proof: small rings, cuts, pauses, false suspicion, crashes."""
+def rough(
+    seed: int,
+    rules_of: type[RingRules] = RingRules,
+    *,
+    watched: bool = False,
+    spoil: Callable[[SimNode], None] = lambda node: None,
+) -> Report:
+    """Everything outside the proof: small rings, cuts, pauses, false suspicion, crashes.
+
+    :param watched: watches come and go, and what they tell is judged, too.
+    :param spoil: takes a rule out of a node that has just started.
+    """
     rng = Random(seed)
     faults = _faults(rng)
     k = rng.choice((3, 4, 5, 6, 6, 8))
     most = min(1 << k, rng.choice((1, 2, 3, 4, 5, 6, 8, 12, 16)))
     replicas = rng.choice((1, 3, 3, 5, 5, 5))
-    settings = Settings(k=k, replicas=replicas, evict_after=rng.choice((2.0, 5.0, 30.0)))
+    settings = Settings(
+        k=k, replicas=replicas, evict_after=rng.choice((2.0, 5.0, 30.0)), **(FEW if watched else {})
+    )
     world = World(seed, settings, faults.options, rules_of(8))
+    world.spoil = spoil
     world.tell(
         f"seed {seed}: k={k}, up to {most} nodes, {replicas} copies, "
         f"evict_after {settings.evict_after:g} s, {faults}"
     )
     try:
-        return _rough(world, rng, faults, most, seed)
+        return _rough(world, rng, faults, most, Lookouts(world, seed) if watched else None, seed)
     except (AssertionError, ChordError) as error:
         story = "\n".join(world.story[-60:])
         raise AssertionError(f"seed {seed}: {error}\n{story}") from error
 
 
-def _rough(world: World, rng: Random, faults: Faults, most: int, seed: int) -> Report:
+def _rough(
+    world: World, rng: Random, faults: Faults, most: int, lookouts: Lookouts | None, seed: int
+) -> Report:
     first = world.add()
     world.wait(first.service.join())
     history = History()
@@ -251,6 +268,8 @@ def _rough(world: World, rng: Random, faults: Faults, most: int, seed: int) -> R
     crashed = False
     while world.clock.seconds() < end:
         crashed = _happen(world, rng, faults, most) or crashed
+        if lookouts is not None:
+            lookouts.happen()
         world.run(rng.expovariate(1 / 1.5))
     world.tell("calm")
     world.network.calm()
@@ -258,8 +277,9 @@ def _rough(world: World, rng: Random, faults: Faults, most: int, seed: int) -> R
         node.paused = False
     judge(world, clients, history)
     settled = _settle(world, crashed=crashed)
+    told = 0 if lookouts is None else lookouts.judge()
     write_and_read(world, rng)
-    return finished(world, seed, history, settled)
+    return finished(world, seed, history, settled, told)
 
 
 def judge(world: World, clients: Sequence[Client], history: History) -> None:
@@ -279,7 +299,7 @@ def judge(world: World, clients: Sequence[Client], history: History) -> None:
     )
 
 
-def finished(world: World, seed: int, history: History, settled: float) -> Report:
+def finished(world: World, seed: int, history: History, settled: float, told: int = 0) -> Report:
     """What the run did; stops every node."""
     report = Report(
         seed,
@@ -289,6 +309,7 @@ def finished(world: World, seed: int, history: History, settled: float) -> Repor
         settled,
         len(history.operations),
         sum(operation.fate == "outcome unknown" for operation in history.operations),
+        told,
     )
     world.stop()
     return report

@@ -1,0 +1,394 @@
+"""One watch, from the side of who watches (floor 2).
+
+Owns whom it listens to: it subscribes to all members of the groups that keep what is watched,
+renews that, and begins anew where an epoch, a member or a connection is another one.  What is
+chosen of all that they tell stands in :class:`~py2p_twisted.table.witness.Witness`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+
+from ..base import Peer
+from ..errors import ChordError, NotConnected, WatchTooWide
+from ..events import Backlog, Event
+from ..table.group import Config
+from ..table.history import history_of
+from ..table.witness import Budget, Witness
+from ..wire.complaints import printable
+from ..wire.messages import Changed, Declined, Told, Unwatch, Watch, Watched, WatchPart
+from .core import USER, Core
+from .source import MOST_RETRY, RETRY, Source
+
+__all__ = ["Watcher"]
+
+#: Seconds after which a subscription is renewed.
+_RENEW = 5.0
+#: Partitions in one request.
+_MOST_PARTS = 1024
+
+
+class Watcher:
+    """One watch of this node's user.
+
+    :param key: a table key.
+    :param prefix: watch all keys that begin with it?
+    :param initial: tell what is there at the beginning, too.
+    :param send: sends a request to a peer; its last argument hears the reply, or a Failure.
+    :param enter: makes a source known; returns its number.
+    :ivar backlog: what the user has not taken yet.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        core: Core,
+        key: bytes,
+        send: Callable[[Peer, Any, Callable[[Any], None]], None],
+        enter: Callable[[Watcher, bytes], int],
+        *,
+        prefix: bool,
+        initial: bool,
+    ) -> None:
+        settings = core.settings
+        self._core = core
+        self._key = key
+        self._prefix = prefix
+        self._send = send
+        self._enter = enter
+        self._ring = core.ring_id
+        self._keys = 0  # that are known
+        self._reporters: dict[int, bytes] = {}
+        self._waiting: Deferred[Event | None] | None = None
+        self._waking: Any = None
+        self._readying: list[Deferred[None]] = []
+        self._error: ChordError | None = None  # why it ended, if it was not told to
+        self.ended = False
+        self._complained = False
+        self.sources: dict[bytes, Source] = {}
+        self.backlog = Backlog(settings.watch_events, settings.watch_bytes)
+        budget = Budget(settings.watch_bytes)
+        self.witnesses = {
+            partition: core.make_witness(self._emit, budget, prefix=len(USER), initial=initial)
+            for partition in (range(core.partitions) if prefix else (core.partition(key),))
+        }
+        self.uncovered = set(self.witnesses)
+        self.lagging: set[int] = set()  # partitions that should be covered for long
+        self._uncovered_before: set[int] = set()
+        self.busy: set[int] = set()  # partitions in which something is missing
+
+    # -- the user's side
+
+    def next(self) -> Deferred[Event | None]:
+        """The next event; None once it is over.
+
+        :returns: fails with `WatchTooWide` if it covers too many keys.
+        """
+        if self.backlog:
+            return succeed(self.backlog.take())
+        if self._error is not None:
+            return fail(self._error)
+        if self.ended:
+            return succeed(None)
+        if self._waiting is not None:
+            raise RuntimeError("somebody waits for the next event of this watch already")
+        self._waiting = Deferred(self._give_up)
+        return self._waiting
+
+    def _give_up(self, _: Deferred[Event | None]) -> None:
+        self._waiting = None
+
+    def _emit(self, event: Event) -> bool:
+        """Something changed; False if that cannot be kept for the user now."""
+        if not self.backlog.room:
+            return False
+        self.backlog.add(event)
+        self._wake_soon()
+        return True
+
+    def _wake_soon(self) -> None:
+        # The user's code must not run in the middle of what a member tells.
+        if self._waking is None:
+            self._waking = self._core.clock.callLater(0, self._wake)
+
+    def _wake(self) -> None:
+        self._waking = None
+        waiting = self._waiting
+        if waiting is not None and (self.backlog or self.ended):
+            self._waiting = None
+            if self.backlog:
+                waiting.callback(self.backlog.take())
+            elif self._error is not None:
+                waiting.errback(self._error)
+            else:
+                waiting.callback(None)
+        readying = self._readying if self.ended or not self.uncovered else []
+        if readying:
+            self._readying = []
+        for ready in readying:
+            if self.ended:
+                ready.errback(self._error or NotConnected("this watch is over"))
+            else:
+                ready.callback(None)
+
+    def ready(self) -> Deferred[None]:
+        """Fires once every change that is acknowledged from then on will be told."""
+        if self.ended:
+            return fail(self._error or NotConnected("this watch is over"))
+        if not self.uncovered:
+            return succeed(None)
+        ready: Deferred[None] = Deferred(self._readying.remove)
+        self._readying.append(ready)
+        return ready
+
+    def close(self, error: ChordError | None = None, *, at_once: bool = False) -> None:
+        """No member is listened to any more.
+
+        :param at_once: no delayed call may be left.
+        """
+        if not self.ended:
+            self.ended, self._error = True, error
+            for witness in self.witnesses.values():
+                witness.forget()
+            self.busy.clear()
+            for source in self.sources.values():
+                if not at_once:
+                    self._send_end(source)
+            self.sources.clear()
+            self._wake_soon()
+        if at_once and self._waking is not None:
+            self._waking.cancel()
+            self._wake()
+
+    # -- whom to listen to
+
+    def look(self) -> None:
+        """Follow all groups, and see to it that somebody reports of each; once in a while."""
+        core = self._core
+        anew = core.ring_id != self._ring and bool(core.ring_id)
+        if anew:
+            self._ring = core.ring_id
+        lagging = set()
+        for partition, witness in self.witnesses.items():
+            config = core.directory.get(partition)
+            if config is None:
+                self._uncovered_before.add(partition)
+            else:
+                self.follow(config, anew=anew)
+                self._choose_reporter(partition, config)
+            if partition in self.uncovered:
+                if witness.covered:
+                    self._covered(partition)
+                else:
+                    lagging.add(partition)
+        self.lagging, self._uncovered_before = lagging & self._uncovered_before, lagging
+
+    def follow(self, config: Config, *, anew: bool = False) -> None:
+        """A configuration is known: listen to its members, if it is a newer one."""
+        partition = config.partition
+        witness = self.witnesses.get(partition)
+        if witness is None or self.ended:
+            return
+        known = witness.config
+        if known is not None and known.epoch >= config.epoch and not anew:
+            return
+        witness.follow(config, anew=anew)
+        self.uncovered.add(partition)
+        self.busy.discard(partition)
+        for source in self.sources.values():
+            source.told.discard(partition)
+            source.todo.pop(partition, None)
+        self._reporters.pop(partition, None)
+        for member in config.members:
+            source = self._source(member)
+            source.todo[partition] = True
+            source.due = 0.0
+        self._choose_reporter(partition, config)
+
+    def _source(self, peer: Peer) -> Source:
+        source = self.sources.get(peer.instance)
+        if source is None:
+            number = self._enter(self, peer.instance)
+            source = self.sources[peer.instance] = Source(peer, number)
+        source.peer = peer  # it may have another address by now
+        return source
+
+    def _choose_reporter(self, partition: int, config: Config) -> None:
+        """Have one member of the group, which is there, tell values, too."""
+        core = self._core
+        present = self._reporters.get(partition)
+        usable = [peer for peer in core.preferred(config) if core.usable(peer)]
+        if any(peer.instance == present for peer in usable) or not usable:
+            return
+        telling = [peer for peer in usable if partition in self._source(peer).told]
+        # The first ones have every version; the last get only the latest of those made at a time.
+        best = self._source((telling or usable)[0])
+        self._reporters[partition] = best.peer.instance
+        if partition in best.told or partition in best.todo:
+            anew = not self.witnesses[partition].covered
+            best.todo[partition] = anew or best.todo.get(partition, False)
+        before = None if present is None else self.sources.get(present)
+        if before is not None and partition in before.told:
+            before.todo.setdefault(partition, False)
+
+    def lost(self, instance: bytes) -> None:
+        """A node is not connected any more."""
+        source = self.sources.pop(instance, None)
+        if source is None:
+            return
+        for partition in {*source.told, *source.todo}:
+            witness = self.witnesses[partition]
+            witness.unsure(instance)
+            config = witness.config
+            if config is not None and config.has(instance):
+                again = self._source(source.peer)
+                again.todo[partition] = True
+                again.due = self._core.clock.seconds() + RETRY
+            if self._reporters.get(partition) == instance and config is not None:
+                del self._reporters[partition]
+                self._choose_reporter(partition, config)
+
+    # -- asking them
+
+    def ask(self, now: float) -> None:
+        """Subscribe where that is to be done, and renew."""
+        for source in list(self.sources.values()):
+            if source.asking or now < source.due or self.ended:
+                continue
+            if not source.told and not source.todo:
+                del self.sources[source.peer.instance]
+                self._send_end(source)
+            elif source.todo or now >= source.renew_at:
+                self._ask(source)
+
+    def _ask(self, source: Source) -> None:
+        parts = []
+        for partition, anew in list(source.todo.items())[:_MOST_PARTS]:
+            del source.todo[partition]
+            config = self.witnesses[partition].config
+            assert config is not None
+            reports = self._reporters.get(partition) == source.peer.instance
+            parts.append(WatchPart(partition, config.epoch, reports, anew))
+        source.asking = True
+        request = Watch(source.number, self._key, self._prefix, tuple(parts))
+        self._send(source.peer, request, lambda reply: self._asked(source, parts, reply))
+
+    def _send_end(self, source: Source) -> None:
+        core, instance = self._core, source.peer.instance
+        if instance == core.instance or core.links.get(instance) is not None:
+            self._send(source.peer, Unwatch(source.number), _ignore)
+
+    def _asked(self, source: Source, parts: list[WatchPart], reply: Any) -> None:
+        source.asking = False
+        if type(reply) is Declined and not self._complained:
+            self._complained = True
+            self.log.warn(
+                "{peer} does not tell what is watched: {reason}",
+                peer=source.peer,
+                reason=printable(reply.reason),
+            )
+        if self.ended or self.sources.get(source.peer.instance) is not source:
+            return
+        now = self._core.clock.seconds()
+        good = type(reply) is Watched
+        refused = {place for place, _ in reply.refused} if good else set(range(len(parts)))
+        if good:
+            source.renew_at = now + self._core.jittered(_RENEW)
+            for _, wrong in reply.refused:
+                if wrong.config is not None:
+                    self._core.learn(wrong.config)
+            if reply.new:  # what it told before, it has forgotten
+                for partition in source.told:
+                    self._begin_anew(source, partition)
+                source.told.clear()
+        for place, part in enumerate(parts):
+            config = self.witnesses[part.partition].config
+            if config is None or config.epoch != part.epoch:
+                continue  # the group is another one by now
+            if place not in refused:
+                source.told.add(part.partition)
+            else:
+                source.todo.setdefault(part.partition, part.anew)
+        source.pause = min(2 * source.pause, MOST_RETRY) if refused else RETRY
+        source.due = now + (source.pause if refused else 0.0)
+
+    def _begin_anew(self, source: Source, partition: int) -> None:
+        self.witnesses[partition].unsure(source.peer.instance)
+        source.todo[partition] = True
+
+    # -- what they tell
+
+    def take(self, source: Source, request: Changed) -> None:
+        """A member tells something."""
+        now = self._core.clock.seconds()
+        for told in request.parts:
+            witness = self.witnesses.get(told.partition)
+            if witness is None or witness.config is None:
+                continue
+            if told.over:
+                if told.config is not None:
+                    self._core.learn(told.config)
+                if witness.config.epoch == told.epoch and told.partition in source.told:
+                    source.told.discard(told.partition)
+                    self._begin_anew(source, told.partition)
+                    source.due = now + source.pause
+                continue
+            if witness.config.epoch == told.epoch:
+                self._keys -= len(witness)
+                self._take(witness, source.peer.instance, told, now)
+                self._keys += len(witness)
+                self._after(told.partition, witness)
+        if self._keys > self._core.settings.watched_keys:
+            most = self._core.settings.watched_keys
+            self.close(
+                WatchTooWide(
+                    f"more than {most} keys are covered by one watch: watch a longer prefix, or "
+                    "raise watched_keys of the Settings"
+                )
+            )
+
+    def _take(self, witness: Witness, member: bytes, told: Told, now: float) -> None:
+        if told.anew:
+            witness.unsure(member)
+        for key, ballot, alive in told.ballots:
+            witness.tell(member, key, ballot, now, alive=alive)
+        for key, head in told.heads:
+            witness.tell(
+                *(member, key, head.ballot, now),
+                alive=head.value is not None,
+                history=history_of(head),
+            )
+        for key, record in told.records:
+            witness.tell(
+                *(member, key, record.ballot, now),
+                alive=record.value is not None,
+                history=history_of(record),
+                value=record.value,
+            )
+        if told.current:
+            witness.current(member, now)
+
+    def _after(self, partition: int, witness: Witness) -> None:
+        """A member told something of a partition."""
+        if witness.busy:
+            self.busy.add(partition)
+        if partition not in self.uncovered or not witness.covered or witness.config is None:
+            return
+        # With a quorum, nothing is missed; if all tell, nothing is skipped either.
+        members, usable = witness.config.members, self._core.usable
+        if all(witness.is_current(peer.instance) or not usable(peer) for peer in members):
+            self._covered(partition)
+
+    def _covered(self, partition: int) -> None:
+        self.uncovered.discard(partition)
+        if not self.uncovered and self._readying:
+            self._wake_soon()
+
+
+def _ignore(_: Any) -> None:
+    """Nobody waits for it."""
