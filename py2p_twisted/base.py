@@ -6,7 +6,9 @@ a member).  Never touches a socket.
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
+from ipaddress import ip_address
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -124,6 +126,26 @@ class Peer(msgspec.Struct, frozen=True, array_like=True):
 def count_of(number: int, what: str) -> str:
     """So many of something, for people: ``1 key``, ``2 keys``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def parse_address(text: str) -> tuple[str, int] | None:
+    """Read ``HOST:PORT``, IPv6 hosts in brackets; None if it is no such thing."""
+    host, _, port = text.rpartition(":")
+    if port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535:
+        if re.fullmatch(r"[\w.-]+", host):
+            return host, int(port)
+        if host.startswith("[") and host.endswith("]") and ":" in host and is_ip(host[1:-1]):
+            return host[1:-1], int(port)
+    return None
+
+
+def is_ip(text: str) -> bool:
+    """Is this an IPv4 or IPv6 address?"""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def show_address(host: str, port: int) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
@@ -17,7 +16,7 @@ from twisted.python import usage
 from twisted import copyright as twisted_version
 
 from . import __version__
-from .base import ENCRYPTIONS, protocol
+from .base import ENCRYPTIONS, is_ip, parse_address, protocol
 from .settings import DEFAULT_PROTOCOL, DEFAULT_REPLICAS, MAX_K, OFFERED_REPLICAS, Settings
 from .storage.opening import ALWAYS, INTERVAL
 from .storage.sqlite import SQLiteStorage
@@ -48,12 +47,9 @@ def _replicas(text: str) -> int:
 
 def _address(option: str) -> Callable[[str], tuple[str, int]]:
     def coerce(text: str) -> tuple[str, int]:
-        host, _, port = text.rpartition(":")
-        if port.isascii() and port.isdigit() and 1 <= int(port) <= 65535:
-            if re.fullmatch(r"[\w.-]+", host):
-                return host, int(port)
-            if host.startswith("[") and host.endswith("]") and ":" in host and _is_ip(host[1:-1]):
-                return host[1:-1], int(port)
+        address = parse_address(text)
+        if address is not None:
+            return address
         raise usage.UsageError(
             f"{option} must be HOST:PORT with a port from 1 to 65535,"
             f" such as 192.0.2.7:4444 or [2001:db8::7]:4444, not {text!r}"
@@ -77,20 +73,12 @@ def _bytes(option: str) -> Callable[[str], int]:
 def _interface(text: str) -> str:
     if text == "localhost":
         return LOOPBACK
-    if _is_ip(text):
+    if is_ip(text):
         return text
     raise usage.UsageError(
         "--interface must be an IP address of this machine, 0.0.0.0 for all of IPv4"
         f" or :: for all of IPv6, not {text!r}"
     )
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _one_of(option: str, *offered: str) -> Callable[[str], str]:

@@ -402,9 +402,9 @@ class AuthorityTests(CommandCase):
 
 
 class DocsTests(CommandCase):
-    """What the page for operators shows is what the command does."""
+    """What the pages show is what the command does."""
 
-    page = (ROOT / "docs" / "operating.rst").read_text("utf-8")
+    page = (ROOT / "docs" / "chordctl.rst").read_text("utf-8")
 
     def test_the_commands_in_their_order(self) -> None:
         page = (ROOT / "docs" / "tls.rst").read_text("utf-8")
@@ -419,13 +419,18 @@ class DocsTests(CommandCase):
         return hosts_of(self.certificate(name, "cert.pem"))
 
     def test_every_option(self) -> None:
-        table = self.page.partition("chordctl\n--------\n")[2]
-        for line in (["tls", "init", "--help"], ["tls", "issue", "--help"]):
-            for option in re.findall(r"--\w+", self.done(*line)):
-                self.assertIn(option, table)
+        actions = (["tls", "init"], ["tls", "issue"])
+        for line in (*([command.NAME] for command in COMMANDS), *actions):
+            for option in re.findall(r"--[\w-]+", self.done(*line, "--help")):
+                if option != "--help":
+                    self.assertIn(option, self.page, line)
+
+    def test_every_command(self) -> None:
+        for command in COMMANDS:
+            self.assertRegex(self.page, f"``(chordctl )?{command.NAME}\\b")
 
     def test_every_exit_code(self) -> None:
-        table = self.page.partition("Exit codes\n")[2].partition("\nThe log\n")[0]
+        table = self.page.partition("Exit codes\n")[2].partition("\nFor programs\n")[0]
         self.assertEqual(
             [int(code) for code in re.findall(r"^    \* - (\d+)$", table, re.M)],
             [code.value for code in ExitCode],
@@ -453,7 +458,7 @@ class FrameTests(CommandCase):
         for error, code, line in (
             (CommandError("no\nway"), 1, "chordctl: no way\n"),
             (CommandError("wrong", ExitCode.USAGE), 2, "chordctl: wrong\n"),
-            (PeerUnreachable("it is gone"), 1, "chordctl: it is gone\n"),
+            (PeerUnreachable("it is gone"), 4, "chordctl: it is gone\n"),
             (
                 PermissionError(13, "Permission denied", "/x"),
                 1,

@@ -29,10 +29,18 @@ class ExitCode(IntEnum):
     FAILED = 1
     #: The command line is wrong; nothing was tried.
     USAGE = 2
+    #: The answer is no: nothing is at that key, or its value is not the expected one.
+    NO = 3
+    #: No node of a ring could be talked to.
+    UNREACHABLE = 4
+    #: Nobody knows whether it was done: look before you do it again.
+    UNKNOWN = 5
     #: Ctrl-C.
     INTERRUPTED = 130
     #: Who read the output went away.
     BROKEN_PIPE = 141
+    #: SIGTERM.
+    TERMINATED = 143
 
 
 class CommandError(Exception):

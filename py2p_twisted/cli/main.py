@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import ChordError
-from . import tls
+from ..errors import (
+    AuthenticationFailed,
+    ChordError,
+    NetworkMismatch,
+    NotConnected,
+    PeerUnreachable,
+)
+from . import (
+    bench,
+    cas,
+    delete,
+    doctor,
+    export,
+    get,
+    keys,
+    leave,
+    load,
+    recover,
+    ring,
+    set,
+    status,
+    tls,
+)
 from .frame import Command, CommandError, ExitCode, Parser
+from .session import ring_options
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "code_of", "main", "parse"]
+
+_UNREACHABLE = (NetworkMismatch, PeerUnreachable, AuthenticationFailed, NotConnected)
 
 #: Every command, as ``--help`` lists them.
-COMMANDS: tuple[Command, ...] = (tls,)
+COMMANDS: tuple[Command, ...] = (
+    *(get, set, delete, cas, keys),
+    *(status, ring, doctor),
+    *(export, load, bench),
+    *(leave, recover),
+    tls,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,14 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be any bytes
     try:
-        options = _parser().parse_args(arguments)
+        options = parse(arguments)
         code: ExitCode = options.run(options)
         if sys.stdout is not None:  # it may be closed: chordctl ... >&-
             sys.stdout.flush()
-    except CommandError as error:
-        return _refuse(str(error), error.code)
-    except ChordError as error:
-        return _refuse(str(error))
+    except (CommandError, ChordError) as error:
+        return _refuse(str(error), code_of(error))
     except BrokenPipeError:
         # Python would flush once more when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,19 +77,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Argparse takes no option between arguments of which some may be missing: a command that has such
+    arguments keeps the rest in ``more``.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and hasattr(options, "more") and not any(text.startswith("-") for text in rest):
+        options.more += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="chordctl",
-        description="Looks after a ring of py2p_twisted.",
-        epilog="Exit codes: 0 done; 1 not done, stderr says why; 2 a wrong command line.",
+        description="Reads, writes and looks after a ring of py2p_twisted.",
+        epilog="Exit codes: 0 done; 1 not done, stderr says why; 2 a wrong command line; 3 the"
+        " answer is no (nothing is at that key, or not what was expected); 4 no node of a ring was"
+        " reached; 5 nobody knows whether it was done.",
     )
     parser.add_argument("--version", action="version", version=f"py2p_twisted {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    ring_options(parser, first=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for command in COMMANDS:
-        command.configure(
-            commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
-        )
+        one = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        command.configure(one)
+        if command is not tls:
+            ring_options(one)
     return parser
+
+
+def code_of(error: CommandError | ChordError) -> ExitCode:
+    """How a command ends that fails with this."""
+    if isinstance(error, CommandError):
+        return error.code
+    if error.outcome_unknown:
+        return ExitCode.UNKNOWN
+    return ExitCode.UNREACHABLE if isinstance(error, _UNREACHABLE) else ExitCode.FAILED
 
 
 def _refuse(reason: str, code: ExitCode = ExitCode.FAILED) -> ExitCode:
