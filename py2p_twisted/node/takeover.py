@@ -7,7 +7,7 @@ that has opened the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from twisted.internet.defer import Deferred
 
@@ -48,6 +48,7 @@ _AHEAD_FOR = 60.0
 _RELIED_ON = 2.0
 #: Partitions that are caught up with in one go.
 _MOST_AT_ONCE = 256
+_RECORDS_AT_ONCE = 10_000  # about
 
 
 class _Ahead(Copy):
@@ -362,8 +363,15 @@ class Takeover:
             if not by_peer:
                 break
             for peer, configs in by_peer.items():
-                for place in range(0, len(configs), _MOST_AT_ONCE):
-                    await self._catch_up_with(peer, configs[place : place + _MOST_AT_ONCE])
+                at_once = self._at_once(configs)
+                for place in range(0, len(configs), at_once):
+                    await self._catch_up_with(peer, configs[place : place + at_once])
+
+    def _at_once(self, configs: Sequence[Config]) -> int:
+        """How many of these are copied together: what differs is in memory meanwhile."""
+        mine = [self._core.acceptors.get(config.partition) for config in configs]
+        records = sum(len(acceptor) for acceptor in mine if acceptor is not None)
+        return max(1, min(_MOST_AT_ONCE, _RECORDS_AT_ONCE * len(configs) // (records + 1)))
 
     def _next_peer(self, config: Config, tried: set[bytes]) -> Peer | None:
         """A member that was not asked yet and can be."""

@@ -433,3 +433,28 @@ class TestLargeValues(DiskCase):
             self.until(world, lambda: victim.pointers is None, 10, "it stays a member")
             world.settle(60)
             self.readable(world, written, world.nodes)
+
+    def test_damaged_while_it_is_used(self) -> None:
+        """Writes, reads and moves meet a disk that cannot be read: the node drops out."""
+        for seed in seeds(6):
+            with self.world(seed, replicas=3, cache=0, evict_after=2.0) as world:
+                members = self.keeping(world, 5)
+                written = self.write(world, members[0], 200)
+                world.run(2)
+                victim = world.rng.choice(members[1:])
+                assert victim.disk is not None
+                victim.disk.damaged = True
+                joiner = world.add(disk=SimDisk(Random(seed)))
+                entering = self.enter(joiner, members[0])
+                for number, key in enumerate(written):
+                    node = world.rng.choice([n for n in members if n is not victim])
+                    if number % 3 == 0:
+                        written[key] = b"again %d" % number
+                        world.wait(node.service.set(key, written[key]))
+                    elif number % 3 == 1:
+                        self.assertEqual(world.wait(node.service.get(key)), written[key])
+                world.run_while(lambda out=victim: out.pointers is not None, 20)
+                self.assertIsNone(victim.pointers, "it stays a member")
+                world.wait(entering)
+                world.settle(60)
+                self.readable(world, written, world.nodes)
