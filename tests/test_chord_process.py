@@ -371,6 +371,86 @@ def back():
 eventually(back)
 """
 
+#: Functions that hear of changes.  The script ends while one of them is being called.
+LISTENERS = """
+from common import *
+from py2p_twisted.events import Event
+a = new()
+heard = []
+
+@a.on('add')                           # before there is a ring, as py2p's programs do it
+def added(sock, event):
+    assert sock is a and isinstance(event, Event)
+    heard.append((event.kind, event.key, event.value, sock.get(event.key)))
+
+a.join()
+b = new()
+b.connect(*a.out_addr)
+
+def note(sock, event):
+    "It uses the socket, and takes its time: the others wait for it."
+    assert sock is b and not here, here
+    here.append(threading.current_thread().name)
+    time.sleep(0.01)
+    sock['heard of'] = event.key
+    heard.append((event.kind, event.value))
+    here.pop()
+
+here = []
+assert b.on('change', note, prefix='key') is note
+b.on('change', note, prefix='key')     # twice is once
+b.on('delete', note, prefix='key')
+b.once('add', note, key='key 1')
+assert b.listeners('change') == [note] and b.listeners('add') == [note]
+for value in '1234':
+    a['key 1'] = value
+del a['key 1']
+a['key 1'] = '5'                       # nobody wants to hear it
+eventually(lambda: heard.count(('delete', None)))
+assert [one for one in heard if len(one) == 2] == [
+    ('add', b'1'), ('change', b'2'), ('change', b'3'), ('change', b'4'), ('delete', None)], heard
+eventually(lambda: {one[:3] for one in heard if len(one) == 4} == {
+    ('add', b'key 1', b'1'), ('add', b'heard of', b'key 1'), ('add', b'key 1', b'5')})
+assert b.listeners('add') == []
+
+# What a listener raises is told, and the others are called all the same.
+def bad(sock, event):
+    raise ZeroDivisionError('of a listener')
+
+after = []
+b.on('change', bad, key='key 2')
+b.on('change', lambda sock, event: after.append(event.value), key='key 2')
+b.remove_listener('change', note, prefix='key')
+assert 'does not listen' in str(raised(KeyError, b.remove_listener, 'change', note))
+a.update({'key 2': 'x'})
+a.update({'key 2': 'y'})
+eventually(lambda: after == [b'y'])
+
+for wrong in (('rename', note), ('add', 5)):
+    raised((ValueError, TypeError), b.on, *wrong)
+raised(TypeError, lambda: b.on('add', note, key='a', prefix='b'))
+b.remove_all_listeners('delete')
+assert b.listeners('delete') == [] and len(b.listeners('change')) == 2
+b.remove_all_listeners()
+eventually(lambda: not b._service.node.watching._watches)
+
+# A listener may add listeners, remove itself, and close the socket.
+def closes(sock, event):
+    sock.on('delete', note)
+    sock.remove_listener('add', closes)
+    sock.close()
+
+b.on('add', closes)
+a['last'] = '1'
+eventually(lambda: b.status == 'Closed')
+raised(errors.NotConnected, b.on, 'add', note)
+eventually(lambda: sum(one.name == 'chord listeners' for one in threading.enumerate()) == 1)
+
+a.on('change', lambda sock, event: time.sleep(60))
+a['last'] = '2'
+a.unjoin(discard=True)
+"""
+
 #: A member with keys whose process ends, in one way or another.
 ENDING = """
 from common import *
@@ -513,6 +593,14 @@ class ProcessTests(SynchronousTestCase):
     def test_threads(self) -> None:
         """Eight threads use two sockets, and every increment counts; the reactor's may not."""
         self.check(self.begin(THREADS))
+
+    def test_listeners(self) -> None:
+        """One thread calls them, in order; what they raise is logged once."""
+        script = self.begin(LISTENERS)
+        code, _, stderr = script.end()
+        self.assertEqual(code, 0, stderr)
+        self.assertEqual(stderr.count("A listener of 'change' failed"), 1, stderr)
+        self.assertEqual(stderr.count("ZeroDivisionError"), 2, stderr)  # the source line, too
 
     def test_application(self) -> None:
         """Where the program runs the reactor itself, it is told to use the service."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # started any more (Python 3.13) when the process has forked meanwhile.
     import crochet
 
-__all__ = ["GRACE", "block", "close_later", "open_services", "start_reactor"]
+__all__ = ["GRACE", "block", "close_later", "open_services", "run_later", "start_reactor"]
 
 #: Seconds that a caller waits longer than the service should need, before it stops believing it.
 GRACE = 5.0
@@ -205,6 +205,12 @@ def _give_up(operation: crochet.EventualResult[Any]) -> None:
         _log.warn("An operation was cancelled, but did not end within {grace} s.", grace=GRACE)
     except crochet.ReactorStopped:
         _log.debug("An operation ended with the reactor.")
+
+
+def run_later(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function in the reactor's thread, soon, and do not wait for it."""
+    if _started_by == os.getpid() and _reactor.running:
+        _reactor.callFromThread(function, *arguments)
 
 
 def close_later(source: AsyncGenerator[Any, None]) -> None:

@@ -21,6 +21,7 @@ from ..settings import DEFAULT_PROTOCOL
 from ..storage.interface import Storage
 from . import logs
 from .dictionary import Dictionary
+from .listeners import Listening
 from .reactor import GRACE, block, open_services, start_reactor
 
 __all__ = ["ChordSocket"]
@@ -29,7 +30,7 @@ __all__ = ["ChordSocket"]
 _MOVING = 120.0
 
 
-class ChordSocket(Dictionary):
+class ChordSocket(Listening, Dictionary):
     """A node of a ring, and with it the ring's dictionary.
 
     All methods block until they are done, and can be called from any thread but the reactor's.
@@ -83,6 +84,7 @@ class ChordSocket(Dictionary):
         self._pid = os.getpid()
         self._closed = False
         self._pending: set[Deferred[Any]] = set()
+        self._begin_listening()
 
         async def listen() -> ChordService:
             service = ChordService(
@@ -185,6 +187,7 @@ class ChordSocket(Dictionary):
         pending = self._pending
 
         async def stop() -> None:
+            self._stop_listening()
             try:
                 await self._service.stopService()
             finally:
