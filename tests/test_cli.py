@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 
 from py2p_twisted import __version__
@@ -148,6 +148,63 @@ class TestKeys(CliCase):
             ended = await self.chordctl(*arguments, *peer)
             self.assertEqual((ended.code, ended.out), (ExitCode.USAGE, b""), arguments)
             self.assertIn(words, ended.err)
+
+
+class TestWatch(CliCase):
+    """watch."""
+
+    async def test_events(self) -> None:
+        """A line for each change, at once; it ends after so many, or when it is interrupted."""
+        (node,) = await self.ring(1)
+        await node.update({"user/1": "one", "other": "x"})
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.set_blocking(reading, False)
+        arguments = ["watch", "--prefix", "user/", "--json", "--initial", "--limit", "4"]
+        watching = self.begin(parse([*arguments, "--peer", self.peer(node)]), 0, writing)
+        printed = b""
+
+        async def event() -> dict[str, object]:
+            nonlocal printed
+
+            def there() -> bool:
+                nonlocal printed
+                with contextlib.suppress(BlockingIOError):
+                    printed += os.read(reading, 65536)
+                return b"\n" in printed
+
+            await eventually(there, "an event")
+            line, _, printed = printed.partition(b"\n")
+            found: dict[str, object] = json.loads(line)
+            self.assertIn("-", str(found.pop("version")))
+            self.assertIs(found.pop("skipped"), False)
+            return found
+
+        told = await event()
+        self.assertEqual(told, {"event": "add", "key": "user/1", "value": "one"})
+        await node.set(b"user/\xff", "two")
+        told = await event()
+        self.assertEqual(told, {"event": "add", "key_base64": "dXNlci//", "value": "two"})
+        await node.set("other", "y")
+        await node.set("user/1", "three")
+        told = await event()
+        self.assertEqual(told, {"event": "change", "key": "user/1", "value": "three"})
+        await node.delete("user/1")
+        self.assertEqual(await event(), {"event": "delete", "key": "user/1"})
+        self.assertEqual(await watching, 0)
+        os.close(writing)
+        text = await self.chordctl(
+            "watch", "other", "--initial", "--limit", "1", "--peer", self.peer(node)
+        )
+        self.assertEqual((text.code, text.text), (0, "add     other  y\n"))
+        for wrong in (("watch",), ("watch", "a", "b"), ("watch", "a", "--prefix", "b")):
+            ended = await self.chordctl(*wrong, "--peer", self.peer(node))
+            self.assertEqual(ended.code, ExitCode.USAGE)
+        interrupted = self.begin(parse(["watch", "other", "--peer", self.peer(node)]), 0, 1)
+        await pause(0.3)
+        interrupted.cancel()
+        interrupted.addErrback(lambda failure: failure.trap(CancelledError))
+        self.assertIs(await interrupted, CancelledError)
 
 
 class TestWhere(CliCase):

@@ -31,6 +31,7 @@ from . import (
     set,
     status,
     tls,
+    watch,
 )
 from .frame import Command, CommandError, ExitCode, Parser
 from .session import ring_options
@@ -41,7 +42,7 @@ _UNREACHABLE = (NetworkMismatch, PeerUnreachable, AuthenticationFailed, NotConne
 
 #: Every command, as ``--help`` lists them.
 COMMANDS: tuple[Command, ...] = (
-    *(get, set, delete, cas, keys),
+    *(get, set, delete, cas, keys, watch),
     *(status, ring, doctor),
     *(export, load, bench),
     *(leave, recover),
