@@ -87,6 +87,17 @@ class ExampleCase(TestCase):
             await example.said(r"Joined ring")
         return [where]
 
+    async def client(self, where: str) -> ChordService:
+        """A node of this process, connected to that ring."""
+        from twisted.internet import reactor
+
+        client = ChordService(reactor, "127.0.0.1", 0)
+        client.startService()
+        self.addCleanup(client.stopService)
+        host, _, port = where.rpartition(":")
+        await client.connect(host, int(port))
+        return client
+
     async def all_stop(self) -> None:
         """They stop in good order."""
         for example in self.started:
@@ -141,6 +152,39 @@ class TestSessions(ExampleCase):
         await self.all_stop()
 
 
+class TestConfiguration(ExampleCase):
+    """A configuration that many watch."""
+
+    async def test_everywhere(self) -> None:
+        """A change arrives at all; nonsense changes nothing, whoever writes it."""
+        (where,) = await self.ring("configuration", 2)
+        users = list(self.started)
+        for user in users:
+            await user.said("begins with .*level='info', rate=10")
+
+        changed = self.start(
+            "configuration", f"--join={where}", "--set=level=debug", "--set=rate=50"
+        )
+        for user in users:
+            await user.said("runs with .*level='debug', rate=50")
+        for wrong in ("--set=rate=5000", "--set=rte=50"):
+            refused = self.start("configuration", f"--join={where}", wrong)
+            await refused.said("nothing was changed: ")
+            await eventually(lambda one=refused: one.process.poll() is not None, "it ends")
+            self.assertEqual(refused.process.returncode, 1)
+        await eventually(lambda: changed.process.poll() is not None, "it ends")
+        self.assertEqual(changed.process.returncode, 0)
+        self.started = users
+
+        client = await self.client(where)
+        await client.set("configuration", "nonsense")
+        await users[1].said("is not taken up: .*malformed")
+        await client.set("configuration", '{"rate": 7, "later": true}')
+        for user in users:
+            await user.said("runs with .*level='info', rate=7")
+        await self.all_stop()
+
+
 class TestLeader(ExampleCase):
     """Leader election."""
 
@@ -172,17 +216,6 @@ class TestLeader(ExampleCase):
         counted = sorted((int(n), int(term)) for term, n in re.findall(r"term (\d+): (\d+)", log))
         self.assertEqual([n for n, _ in counted], list(range(1, len(counted) + 1)))
         self.assertEqual([term for _, term in counted], sorted(term for _, term in counted))
-
-    async def client(self, where: str) -> ChordService:
-        """A node of this process, connected to that ring."""
-        from twisted.internet import reactor
-
-        client = ChordService(reactor, "127.0.0.1", 0)
-        client.startService()
-        self.addCleanup(client.stopService)
-        host, _, port = where.rpartition(":")
-        await client.connect(host, int(port))
-        return client
 
     async def leads(self, term: int) -> Example:
         """Who leads this term."""

@@ -55,7 +55,7 @@ async def _export(session: Session) -> ExitCode:
     if session.json and file is not None:
         await session.emit(file=file, keys=writer.keys, seconds=took, changed=changed)
     elif session.to_terminal or file is not None:
-        note(f"wrote {count(writer.keys)} keys{written} in {took:.1f} s")
+        note(f"wrote {count(writer.keys, 'key')}{written} in {took:.1f} s")
     return ExitCode.OK
 
 
@@ -131,7 +131,7 @@ async def _verify(session: Session, file: str, keys: int) -> int:
     finally:
         progress.close()
     note(
-        f"verified {count(reader.keys)} keys: the file is whole, and"
+        f"verified {count(reader.keys, 'key')}: the file is whole, and"
         + (f" {count(changed)} have changed since" if changed else " the ring has the same")
     )
     return changed

@@ -66,7 +66,7 @@ async def _import(session: Session) -> ExitCode:
         await session.emit(keys=loader.written, seconds=took, **wrong)
     else:
         verified = ", and read them back" if options.verify else ""
-        note(f"wrote {count(loader.written)} keys{verified} in {took:.1f} s")
+        note(f"wrote {count(loader.written, 'key')}{verified} in {took:.1f} s")
     return ExitCode.FAILED if loader.different else ExitCode.OK
 
 
@@ -121,7 +121,7 @@ class _Loader:
 
     def _so_far(self) -> str:
         return (
-            f"{count(self.written)} keys were written before, and some more may be; import again"
+            f"{count(self.written, 'key')} were written before, and some more may be; import again"
             " once that is mended: what is there is written over"
         )
 

@@ -60,7 +60,7 @@ def shown(style: Style, found: Look) -> list[str]:
 
 
 def _middle(found: Look) -> list[str]:
-    return [f"{count(len(found.nodes))} nodes", f"{count(found.keys)} keys"]
+    return [count(len(found.nodes), "node"), count(found.keys, "key")]
 
 
 def _table(style: Style, nodes: Sequence[Seen], colors: dict[str, str]) -> list[str]:

@@ -71,9 +71,11 @@ def visible(data: bytes, *, lines: bool = False) -> str:
     )
 
 
-def count(number: int) -> str:
-    """A number with its thousands apart."""
-    return f"{number:,}"
+def count(number: int, what: str = "") -> str:
+    """A number with its thousands apart; of what, if that is told: ``1 key``, ``2,000 keys``."""
+    if not what:
+        return f"{number:,}"
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def size(number: float) -> str:
