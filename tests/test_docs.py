@@ -26,6 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted import errors
 from py2p_twisted.base import Peer
+from py2p_twisted.cli.main import _parser
 from py2p_twisted.node.core import user_key
 from py2p_twisted.node.node import _OF_MEMBERS
 from py2p_twisted.ring.circle import key_identifier, partition_of
@@ -222,17 +223,19 @@ class TestReadme(Running):
         self.assertIn(f"{setup} '.[test]' && .venv/bin/trial tests", lines)
 
     def test_first_success(self) -> None:
-        """Two daemons, and a script that writes through one and reads through the other; again."""
+        """Two daemons; what is written through one is read through the other; both again."""
         text = free_ports("\x00".join((*blocks("README.rst", "console"), *self.scripts())))
         founder, joiner, reader, *rest = text.split("\x00")
         opening = rest[-3]
         first = shlex.split(founder.split("&&")[-1])[1:]
         second = shlex.split(joiner)[1:]
         with self.daemon(*first, until="Founded ring"), self.daemon(*second, until="Joined ring"):
-            printed = self.run_script(shlex.split(reader)[2])
+            commands = [shlex.split(line)[1:] for line in reader.splitlines()]
+            port = first[first.index("--port") + 1]
+            printed = [self.run_chordctl(port, *words) for words in commands]
             self.run_script(opening)
-        self.assertEqual(printed, "b'value' [b'test key']\n")
-        self.assertIn(printed.strip(), read("README.rst"))
+        self.assertEqual(printed[:2], ["", "value"])
+        self.assertIn("2 nodes", printed[2])
         second = second[: second.index("--join")]
         port = second[second.index("--port") + 1]
         with self.daemon(*second, until="Back in ring"), self.daemon(*first, until="Back in ring"):
@@ -244,6 +247,14 @@ class TestReadme(Running):
             folders, {f"chord-{words[words.index('--port') + 1]}.data" for words in (first, second)}
         )
         self.assertIn("``chord-4444.data/``", read("README.rst"))
+
+    def run_chordctl(self, port: str, *words: str) -> str:
+        """Run ``chordctl``, which asks the node at that port unless it is told another one."""
+        peer = () if "--peer" in words else ("--peer", f"127.0.0.1:{port}")
+        process = self.begin(sys.executable, "-m", "py2p_twisted.cli", *peer, *words)
+        printed, _ = process.communicate()
+        self.assertEqual(process.returncode, 0, printed)
+        return printed
 
     def scripts(self) -> list[str]:
         """The opening example, the script, and the application."""
@@ -331,6 +342,25 @@ class TestPages(Running):
         for arguments in shown:
             if "--help" not in arguments:
                 Options().parseOptions(shlex.split(arguments))
+
+    def test_chordctl(self) -> None:
+        """Every ``chordctl`` that is shown is understood."""
+        pages = ("README.rst", *(path.name for path in DOCS.glob("*.rst")))
+        shown = [
+            line
+            for page in pages
+            for block in blocks(page, "console")
+            for line in logical_lines(block)
+            if re.match(r"(?:\S*/)?chordctl ", line)
+        ]
+        self.assertGreater(len(shown), 15)
+        for line in shown:
+            words = shlex.split(line, comments=True)[1:]
+            ends = [at for at, word in enumerate(words) if word[:1] in "|<>&;"]
+            try:
+                _parser().parse_args(words[: min(ends, default=len(words))])
+            except SystemExit as ended:
+                self.assertEqual(ended.code, 0, line)
 
 
 _READER = """
