@@ -340,8 +340,9 @@ class BeginningTests(_Case):
         era = FIRST_EPOCH._replace(era=1, era_random=5)
         witness.follow(Config(0, era, GROUP.members))
         for member in (0, 1):
-            self.tell(witness, member, second)
-        self.assertEqual(self.values(), [b"0", b"1"])
+            self.tell(witness, member, second, whole=False)
+            witness.current(MEMBERS[member], 0.0)
+        self.assertEqual((self.values(), witness.busy), ([b"0", b"1"], False))
         witness.follow(Config(0, era._replace(era=2), GROUP.members))
         for member in (0, 1):
             self.tell(witness, member, first)

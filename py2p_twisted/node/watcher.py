@@ -170,9 +170,8 @@ class Watcher:
     def look(self) -> None:
         """Follow all groups, and see to it that somebody reports of each; once in a while."""
         core = self._core
-        anew = core.ring_id != self._ring and bool(core.ring_id)
-        if anew:
-            self._ring = core.ring_id
+        anew = bool(self._ring) and core.ring_id not in (b"", self._ring)
+        self._ring = core.ring_id or self._ring
         lagging = set()
         for partition, witness in self.witnesses.items():
             config = core.directory.get(partition)

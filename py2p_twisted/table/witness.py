@@ -76,18 +76,19 @@ class _Key:
     """What is known of one key.
 
     :ivar ballot: the version up to which the user knows it; None: any version is news.
+    :ivar back: versions may have gone back, and a lower one may be news.
     :ivar seen: what the user knows of it.
     :ivar fresh: the user is to be told what it is at the beginning.
     :ivar late: there was no room for a version: only the latest will be told.
     :ivar round: when it was told last.
     """
 
-    __slots__ = ("ballot", "fresh", "late", "pending", "round", "seen")
+    __slots__ = ("back", "ballot", "fresh", "late", "pending", "round", "seen")
 
     def __init__(self) -> None:
         self.ballot: Ballot | None = None
         self.seen = ABSENT
-        self.fresh = self.late = False
+        self.back = self.fresh = self.late = False
         self.round = 0
         self.pending: dict[Ballot, _Candidate] = {}
 
@@ -145,8 +146,7 @@ class Witness:
         for known in self._keys.values():
             for ballot in list(known.pending):
                 self._drop(known, ballot)
-            if anew:
-                known.ballot = None
+            known.back = known.back or anew
 
     def forget(self) -> None:
         """Nobody watches any more."""
@@ -246,7 +246,8 @@ class Witness:
         if known.ballot is not None and ballot <= known.ballot:
             if ballot == known.ballot and known.seen.write is None and history is not None:
                 known.seen = Seen(compare(ABSENT, history)[0], known.seen.alive)
-            return
+            if ballot == known.ballot or not known.back:
+                return
         candidate = known.pending.get(ballot)
         if candidate is None:
             candidate = self._candidate(known, ballot, alive=alive)
@@ -334,7 +335,7 @@ class Witness:
             if not self._emit(event):
                 return False
         known.ballot, known.seen = ballot, Seen(write, alive)
-        known.fresh = known.late = False
+        known.back = known.fresh = known.late = False
         return True
 
     # -- what is missing

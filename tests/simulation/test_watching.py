@@ -6,6 +6,7 @@ Twelve seeds have crashes and cuts, eight have disks; ``P2P_SEEDS=60 * n`` runs 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +16,9 @@ from .ring_case import seeds
 from .scenarios import Report, rough
 from .watch_mutants import MUTANTS
 
+#: Seeds that were red once; they stay.
+FOUND = {"rough": (121,), "durable": ()}
+
 
 class TestWatches(SynchronousTestCase):
     """Every seed is green."""
@@ -22,7 +26,8 @@ class TestWatches(SynchronousTestCase):
     def run_seeds(self, name: str, most: int, scenario: Callable[[int], Report]) -> None:
         """Run a scenario for each seed."""
         reports = []
-        for seed in seeds(most):
+        found = () if "P2P_SEED" in os.environ else FOUND[name]
+        for seed in (*seeds(most), *found):
             try:
                 reports.append(scenario(seed))
             except Exception as error:
