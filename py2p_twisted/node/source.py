@@ -15,6 +15,7 @@ class Source:
 
     :ivar number: under which it knows the watch.
     :ivar told: the partitions that it tells.
+    :ivar asked: the partitions that it is asked for just now, and has not answered.
     :ivar todo: the partitions that it has to be asked for; true: to begin anew.
     """
 
@@ -23,6 +24,7 @@ class Source:
         self.number = number
         self.told: set[int] = set()
         self.todo: dict[int, bool] = {}
+        self.asked: set[int] = set()
         self.asking = False
         self.due = 0.0
         self.pause = RETRY

@@ -179,6 +179,7 @@ class Watcher:
                 self._uncovered_before.add(partition)
             else:
                 self.follow(config, anew=anew)
+                self._listen(partition, config)
                 self._choose_reporter(partition, config)
             if partition in self.uncovered:
                 if witness.covered:
@@ -201,13 +202,18 @@ class Watcher:
         self.busy.discard(partition)
         for source in self.sources.values():
             source.told.discard(partition)
+            source.asked.discard(partition)
             source.todo.pop(partition, None)
         self._reporters.pop(partition, None)
+        self._listen(partition, config)
+        self._choose_reporter(partition, config)
+
+    def _listen(self, partition: int, config: Config) -> None:
+        """See to it that every member is asked for this partition."""
         for member in config.members:
             source = self._source(member)
-            source.todo[partition] = True
-            source.due = 0.0
-        self._choose_reporter(partition, config)
+            if partition not in source.told and partition not in source.asked:
+                source.todo.setdefault(partition, True)
 
     def _source(self, peer: Peer) -> Source:
         source = self.sources.get(peer.instance)
@@ -228,9 +234,8 @@ class Watcher:
         # The first ones have every version; the last get only the latest of those made at a time.
         best = self._source((telling or usable)[0])
         self._reporters[partition] = best.peer.instance
-        if partition in best.told or partition in best.todo:
-            anew = not self.witnesses[partition].covered
-            best.todo[partition] = anew or best.todo.get(partition, False)
+        anew = not self.witnesses[partition].covered
+        best.todo[partition] = anew or best.todo.get(partition, False)
         before = None if present is None else self.sources.get(present)
         if before is not None and partition in before.told:
             before.todo.setdefault(partition, False)
@@ -240,14 +245,12 @@ class Watcher:
         source = self.sources.pop(instance, None)
         if source is None:
             return
-        for partition in {*source.told, *source.todo}:
+        for partition in {*source.told, *source.todo, *source.asked}:
             witness = self.witnesses[partition]
             witness.unsure(instance)
             config = witness.config
-            if config is not None and config.has(instance):
-                again = self._source(source.peer)
-                again.todo[partition] = True
-                again.due = self._core.clock.seconds() + RETRY
+            if config is not None:
+                self._listen(partition, config)
             if self._reporters.get(partition) == instance and config is not None:
                 del self._reporters[partition]
                 self._choose_reporter(partition, config)
@@ -274,6 +277,7 @@ class Watcher:
             reports = self._reporters.get(partition) == source.peer.instance
             parts.append(WatchPart(partition, config.epoch, reports, anew))
         source.asking = True
+        source.asked = {part.partition for part in parts}
         request = Watch(source.number, self._key, self._prefix, tuple(parts))
         self._send(source.peer, request, lambda reply: self._asked(source, parts, reply))
 
@@ -284,6 +288,7 @@ class Watcher:
 
     def _asked(self, source: Source, parts: list[WatchPart], reply: Any) -> None:
         source.asking = False
+        source.asked.clear()
         if type(reply) is Declined and not self._complained:
             self._complained = True
             self.log.warn(
