@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -27,6 +28,7 @@ from py2p_twisted.wire.messages import (
 from py2p_twisted.wire.messages import Watch as WatchRequest
 
 from .fakes import config, make_peer, record
+from .simulation.disk import SimDisk
 from .simulation.ring_case import RingCase, address
 from .simulation.world import SimNode, World
 
@@ -234,6 +236,22 @@ class FaultTests(WatchCase):
             self.until(world, lambda: listener.events[-1].value == b"8", 40, "the last is not told")
             self.assertEqual([event.value for event in listener.events], [b"0", b"8"])
             self.assertTrue(listener.events[-1].skipped)
+
+    def test_a_slow_disk(self) -> None:
+        """Nothing is told, to others or to this node, before it is written down (rule 13)."""
+        with self.world(21) as world:
+            node = world.add(disk=SimDisk(Random(1), (2.0, 2.0)))
+            world.wait(node.service.join())
+            world.run(10)
+            leech = self.leech(world)
+            listeners = [self.listen(world, one, key="key") for one in (node, leech)]
+            writing = node.service.set("key", "1")
+            world.run(1.5)
+            self.assertEqual([listener.events for listener in listeners], [[], []])
+            world.wait(writing)
+            world.run(0.5)
+            for listener in listeners:
+                self.assertEqual(listener.told(), [(b"key", "add", b"1")])
 
     def test_a_slow_user(self) -> None:
         """Gets the latest of each key, and is told that something was skipped."""
