@@ -203,6 +203,14 @@ class Running(SynchronousTestCase):
         self.assertIn("Server Shut Down.", log)
         self.assertNotRegex(log, "Traceback|Unhandled")
 
+    def run_chordctl(self, port: str, *words: str) -> str:
+        """Run ``chordctl``, which asks the node at that port unless it is told another one."""
+        peer = () if "--peer" in words else ("--peer", f"127.0.0.1:{port}")
+        process = self.begin(sys.executable, "-m", "py2p_twisted.cli", *peer, *words)
+        printed, _ = process.communicate()
+        self.assertEqual(process.returncode, 0, printed)
+        return printed
+
     def run_application(self, code: str, key: str, until: str) -> None:
         """Run a .tac file until it logs a line, and read a key that it has written."""
         (self.folder / "node.tac").write_text(code, encoding="utf-8")
@@ -247,14 +255,6 @@ class TestReadme(Running):
             folders, {f"chord-{words[words.index('--port') + 1]}.data" for words in (first, second)}
         )
         self.assertIn("``chord-4444.data/``", read("README.rst"))
-
-    def run_chordctl(self, port: str, *words: str) -> str:
-        """Run ``chordctl``, which asks the node at that port unless it is told another one."""
-        peer = () if "--peer" in words else ("--peer", f"127.0.0.1:{port}")
-        process = self.begin(sys.executable, "-m", "py2p_twisted.cli", *peer, *words)
-        printed, _ = process.communicate()
-        self.assertEqual(process.returncode, 0, printed)
-        return printed
 
     def scripts(self) -> list[str]:
         """The opening example, the script, and the application."""
@@ -319,11 +319,17 @@ class TestPages(Running):
 
     def test_backup(self) -> None:
         """What is exported comes back by the import."""
-        export, imported = blocks("data.rst", "python")
-        text = free_ports("\x00".join((_BEFORE, export, _BETWEEN, imported, _AFTER)))
-        (port,) = set(re.findall(r'"127\.0\.0\.1", (\d{4,})', text))
+        commands = [
+            shlex.split(block)[1:] for block in blocks("data.rst", "console") if "backup" in block
+        ]
+        port = str(_free_port())
         with self.daemon("-n", "chord", "--memory", "--port", port, until="Founded ring"):
-            self.run_script(text.replace("\x00", "\n"))
+            self.run_script(_KEPT.format(port=port, does="sock.update(kept)"))
+            for command, does in zip(
+                commands, ("sock.clear()", "assert dict(sock) == kept"), strict=True
+            ):
+                self.run_chordctl(port, *command)
+                self.run_script(_KEPT.format(port=port, does=does))
 
     def test_index(self) -> None:
         """It begins as the README does."""
@@ -382,25 +388,12 @@ while opened:
     opened.pop().close()
 """
 
-_BEFORE = """
+_KEPT = """
 from py2p_twisted import chord
+kept = {{b"\\xff\\0": b"", b"": b"\\n", b"k": b"v" * 1000}}
 with chord.chord_socket("127.0.0.1", 0) as sock:
-    sock.connect("127.0.0.1", 4444)
-    sock.update({b"\\xff\\0": b"", b"": b"\\n", "k": "v" * 1000})
-"""
-
-_BETWEEN = """
-with chord.chord_socket("127.0.0.1", 0) as sock:
-    sock.connect("127.0.0.1", 4444)
-    before = dict(sock)
-    assert len(before) == 3
-    sock.clear()
-"""
-
-_AFTER = """
-with chord.chord_socket("127.0.0.1", 0) as sock:
-    sock.connect("127.0.0.1", 4444)
-    assert dict(sock) == before
+    sock.connect("127.0.0.1", {port})
+    {does}
 """
 
 _HARNESS = """
