@@ -11,6 +11,8 @@ import tarfile
 import tempfile
 import threading
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 from zipfile import ZipFile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -86,10 +88,26 @@ def says_its_version(archive: Path, binaries: Path, empty: Path) -> None:
         expect(words.split()[0] == version, f"this does not begin with {version}:\n{said}")
 
 
+def shows_the_page(log: str) -> None:
+    """The files of the page came along, and without the extra there are no metrics."""
+    found = re.search(r"ChordSite starting on (\d+)", log)
+    expect(found, "the node offers no page")
+    page = f"http://127.0.0.1:{found[1]}"  # type: ignore[index]
+    for name in ("/", "/ring.js", "/circle.js", "/style.css", "/icon.svg", "/readyz"):
+        with urlopen(page + name, timeout=PATIENCE) as answer:
+            expect(answer.status == 200 and answer.read(), f"{name} is not there")
+    try:
+        urlopen(f"{page}/metrics", timeout=PATIENCE)
+    except HTTPError as error:
+        expect(error.code == 501 and b"py2p_twisted[metrics]" in error.read(), "501 says why")
+    else:
+        sys.exit("there are metrics without prometheus-client")
+
+
 def found_and_leave(twistd: Path, folder: Path) -> None:
     """Start a node, wait until it runs, end it by SIGTERM, and look at how it went."""
     node = subprocess.Popen(
-        [twistd, "-n", "chord", "--port", "0", "--memory"],
+        [twistd, "-n", "chord", "--port", "0", "--memory", "--http", "0"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -101,6 +119,7 @@ def found_and_leave(twistd: Path, folder: Path) -> None:
     for line in node.stdout or ():
         lines.append(line)
         if RUNNING in line:
+            shows_the_page("".join(lines))
             node.send_signal(signal.SIGTERM)
     guard.cancel()
     output = "".join(lines)

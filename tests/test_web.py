@@ -22,8 +22,10 @@ from py2p_twisted.web import events as events_module
 from py2p_twisted.web.endpoint import endpoint_of, on_loopback
 from py2p_twisted.web.events import MOST_VIEWERS
 from py2p_twisted.web.site import MOST_BODY, MOST_CONNECTIONS, PATIENCE, is_this_machine
+from py2p_twisted.web.timeline import Timeline
+from py2p_twisted.wire.reports import EventReport, GroupsReport, Report
 
-from .fakes import FakeTransport
+from .fakes import FakeTransport, make_peer
 from .simulation.ring_case import RingCase
 from .simulation.world import SimNode, World
 
@@ -551,6 +553,48 @@ class BoundTests(WebCase):
             for client in clients:
                 client.hang_up()
             self.assertEqual(web.site.channels, set())
+
+
+class TimelineTests(SynchronousTestCase):
+    """What several nodes tell becomes one story."""
+
+    def setUp(self) -> None:
+        self.timeline = Timeline()
+
+    def hear(self, now: float, uptime: int, *events: EventReport, number: int = 1) -> list[Any]:
+        """A node reports; the texts that are told then, with their times."""
+        groups = GroupsReport(0, 0, 0, 0, 0)
+        report = Report(
+            *("1", 2, make_peer(number), b"r" * 16, 6, 5, "joined", uptime, 0, 0, 0, groups),
+            *(None, (), (), (), (), 0, (), (), None, None, "Nominal", events),
+        )
+        self.timeline.hear(report, now)
+        return [(event["at"], event["text"]) for event in self.timeline.told()]
+
+    def test_once(self) -> None:
+        """An event that is told again and again, or by two, is one; in the order of time."""
+        lost = EventReport(1, 2000, "lost", "A is lost")
+        self.assertEqual(self.hear(100.0, 5000, lost), [(98.0, "A is lost")])
+        again = EventReport(1, 3000, "lost", "A is lost")
+        self.assertEqual(self.hear(101.0, 6000, again), [(98.0, "A is lost")])
+        seen = EventReport(7, 1000, "lost", "A is lost")
+        earlier = EventReport(6, 9000, "joined", "B joined")
+        told = [(92.0, "B joined"), (98.0, "A is lost")]
+        self.assertEqual(self.hear(101.0, 9000, earlier, seen, number=2), told)
+        later = EventReport(8, 0, "lost", "A is lost")
+        self.assertEqual(len(self.hear(120.0, 20_000, later, number=2)), 3)
+
+    def test_started_again(self) -> None:
+        """A node that was started again counts from the beginning."""
+        self.hear(100.0, 5000, EventReport(5, 0, "lost", "A is lost"))
+        told = self.hear(150.0, 100, EventReport(1, 0, "joined", "B is back"))
+        self.assertEqual(told[-1], (150.0, "B is back"))
+
+    def test_bounded(self) -> None:
+        """The oldest are forgotten."""
+        for number in range(1, 301):
+            told = self.hear(number, 1000 * number, EventReport(number, 0, "lost", f"{number}"))
+        self.assertEqual([text for _, text in told], [str(number) for number in range(101, 301)])
 
 
 class EndpointTests(SynchronousTestCase):

@@ -19,7 +19,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from py2p_twisted.service import ChordService
-from py2p_twisted.web import WebService
+from py2p_twisted.web import WebService, site
 from py2p_twisted.web.service import CannotServe
 
 from .certificates import Authority, Pair
@@ -172,6 +172,20 @@ class TLSTests(ServiceCase):
         response = await agent.request(b"GET", self.url(web, "/v1/keys/key", "https"))
         self.assertEqual((response.code, await readBody(response)), (200, b"value"))
         self.assertEqual(self.warned, [])
+
+    async def test_connections(self) -> None:
+        """Connections that do not finish their handshake count, and have their time, too."""
+        self.patch(site, "MOST_CONNECTIONS", 2)
+        _, web = await self.serve(tls=self.folder)
+        assert web.port is not None
+        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{web.port.getHost().port}")
+        tellers = [await endpoint.connect(Factory.forProtocol(lambda: Teller(b""))) for _ in "123"]
+        self.assertEqual(await tellers[2].over, b"")
+        self.assertEqual([teller.over.called for teller in tellers], [False, False, True])
+        for channel in web.site.channels:
+            channel.timeoutConnection()
+        await tellers[0].over
+        await tellers[1].over
 
     async def test_strangers(self) -> None:
         """Nobody else learns anything, not even whether the node is well."""

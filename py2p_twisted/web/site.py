@@ -171,6 +171,10 @@ class ChordSite(Site):
     def log(self, request: Any) -> None:
         """See :meth:`startFactory`."""
 
+    def acceptableProtocols(self) -> list[bytes]:
+        """Under TLS: HTTP/1.1 only, even where Twisted could speak HTTP/2."""
+        return [b"http/1.1"]
+
     def getResourceFor(self, request: Request) -> Any:
         """The resource of a path."""
         return getChildForRequest(self.resource, request)

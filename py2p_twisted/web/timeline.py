@@ -16,6 +16,8 @@ __all__ = ["Timeline"]
 
 #: Events that are kept.
 _MOST = 200
+#: Nodes of which it is remembered what they told.
+_MOST_NODES = 4096
 #: Seconds within which two members that tell the same mean the same.
 _SAME = 15.0
 
@@ -24,7 +26,7 @@ class Timeline:
     """Events of a ring, by the time at which they happened."""
 
     def __init__(self) -> None:
-        self._heard: dict[bytes, int] = {}  # by node: the number of its last event
+        self._heard: dict[bytes, tuple[int, int]] = {}  # by node: its uptime, its last event
         self._events: list[dict[str, Any]] = []
 
     def hear(self, report: Report, now: float) -> None:
@@ -33,11 +35,16 @@ class Timeline:
         :param now: seconds since 1970, by the clock of this machine.
         """
         instance = report.peer.instance
-        last = self._heard.get(instance, 0)
+        uptime, last = self._heard.pop(instance, (0, 0))
+        if report.uptime < uptime:
+            last = 0  # it was started again, and counts anew
+        newest = max((event.number for event in report.events), default=0)
+        self._heard[instance] = (report.uptime, max(last, newest))
+        if len(self._heard) > _MOST_NODES:
+            del self._heard[next(iter(self._heard))]
         for event in report.events:
             if event.number <= last:
                 continue
-            self._heard[instance] = event.number
             self._add(
                 {
                     "at": round(now - event.ago / 1000, 3),

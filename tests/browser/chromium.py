@@ -125,7 +125,10 @@ class Chromium:
                 details = params["exceptionDetails"]
                 self.said.append(details.get("exception", {}).get("description", details["text"]))
             case "Log.entryAdded":
-                self.said.append(f"{params['entry']['level']}: {params['entry']['text']}")
+                entry = params["entry"]
+                self.said.append(
+                    f"{entry['level']}: {entry['text']} {entry.get('url', '')}".strip()
+                )
             case "Runtime.consoleAPICalled":
                 self.said.append(" ".join(str(one.get("value")) for one in params["args"]))
 

@@ -89,6 +89,7 @@ export class Circle {
     this.drawWeak(ring.groups.weak);
     keep(this.part.dots, ring.nodes, this.dots, (node) => this.newDot(node));
     const tabbable = this.tabbable();
+    this.svg.classList.toggle("crowded", ring.nodes.length > MOST_LABELS);
     for (const node of ring.nodes) {
       const dot = this.dots.get(node.id);
       const [x, y] = polar(node.place, RADIUS);
@@ -149,7 +150,7 @@ export class Circle {
         .sort((a, b) => a.at[1] - b.at[1]);
       const shown = mine.filter(({ node }) => !crowded || node.here || node.silent || node.active);
       const gap = two ? 30 : 20;
-      const heights = shown.map(({ at }) => at[1] * (RADIUS + 22) / RADIUS);
+      const heights = shown.map(({ at }) => at[1] * (RADIUS + 30) / RADIUS);
       for (let round = 0; round < 40; round += 1) {
         for (let i = 1; i < heights.length; i += 1) {
           const missing = gap - (heights[i] - heights[i - 1]);
@@ -162,7 +163,8 @@ export class Circle {
       for (const { node } of mine) this.label(node, side, null);
       shown.forEach(({ node, at }, index) => {
         const y = Math.max(-178, Math.min(178, heights[index]));
-        const x = side * Math.max(Math.sqrt(Math.max((RADIUS + 24) ** 2 - y * y, 0)), 14);
+        const outside = Math.sqrt(Math.max((RADIUS + 24) ** 2 - y * y, 0));
+        const x = side * Math.max(outside, Math.abs(at[0]) + 2, 14);
         this.label(node, side, [x - at[0], y - at[1]], two);
       });
     }
@@ -172,7 +174,7 @@ export class Circle {
     const dot = this.dots.get(node.id);
     if (!dot) return;
     const [name, address, leader] = ["name", "address", "leader"].map((c) => dot.querySelector(`.${c}`));
-    name.textContent = at ? node.name : "";
+    name.textContent = at ? node.label : "";
     address.textContent = at && two ? node.address : "";
     leader.setAttribute("display", at && Math.hypot(...at) > 36 ? "inline" : "none");
     if (!at) return;

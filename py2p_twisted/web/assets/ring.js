@@ -56,6 +56,7 @@ function digest(heard) {
     node.onCircle = node.phase === "joined" || node.phase === "leaving";
     node.share = node.keys && keys ? node.keys / keys : 0;
     node.trip = here?.round_trips?.[node.id];
+    node.label = node.name.length > 9 ? `${node.name.slice(0, 7)}…` : node.name;
     node.state = node.silent ? "does not answer" : node.phase;
     node.fingers ??= [];
     node.successors ??= [];
@@ -136,19 +137,20 @@ function pin(id) {
 function showNode() {
   if (!ring) return;
   const id = pointed ?? pinned;
-  const node = ring.nodes.find((one) => one.id === id);
-  if (!node && pinned === id) pinned = null;
-  circle.point(node ? id : null);
+  const chosen = ring.nodes.find((one) => one.id === id);
+  if (!chosen && pinned === id) pinned = null;
+  circle.point(chosen ? id : null);
+  const node = chosen ?? ring.nodes.find((one) => one.here);
   for (const [one, dot] of circle.dots) dot.setAttribute("aria-pressed", one === pinned);
   for (const row of $("nodes").tBodies[0].rows) row.classList.toggle("active", row.dataset.id === id);
-  $("hint").hidden = Boolean(node);
-  $("node").hidden = !node;
-  $("node-title").textContent = node ? `Node ${node.name}${node.here ? " (this one)" : ""}` : "Node";
-  if (node) $("node").replaceChildren(...facts(node));
+  $("hint").hidden = Boolean(chosen);
+  $("node-title").textContent = node ? `Node ${node.label}${node.here ? " (this one)" : ""}` : "Node";
+  $("node-title").title = node?.name ?? "";
+  $("node").replaceChildren(...(node ? facts(node) : []));
 }
 
 function facts(node) {
-  const names = (ids) => ids.map((id) => ring.nodes.find((one) => one.id === id)?.name ?? "?").join(", ") || "–";
+  const names = (ids) => ids.map((id) => ring.nodes.find((one) => one.id === id)?.label ?? "?").join(", ") || "–";
   if (node.silent) {
     return [...pair("Address", node.address), element("dd", node.problem, "wide")];
   }
@@ -179,7 +181,8 @@ function showTable() {
   const rows = ring.nodes.map((node) => {
     const row = document.createElement("tr");
     row.dataset.id = node.id;
-    const name = element("th", node.name);
+    const name = element("th", node.label);
+    name.title = node.name;
     name.scope = "row";
     const told = node.silent ? Array(8).fill("–") : [
       whole.format(node.copies), percent(node.share), node.groups, node.below,
@@ -223,6 +226,7 @@ function showEvents() {
       shown.delete(id);
     }
   }
+  list.ariaLive = "polite";  // what was there at first is not read out
 }
 
 // -- a key
@@ -261,7 +265,9 @@ function showPlaces(key, value) {
     : value.status === 404 ? "There is no value; this is where it would be." : "It cannot be read now.";
   const list = document.createElement("ul");
   for (const node of found.nodes) {
-    list.append(element("li", `${node.name} at ${node.address}`, node.alive ? "" : "silent"));
+    const known = ring?.nodes.find((one) => one.id === node.id);
+    const silent = !node.alive || known?.silent;
+    list.append(element("li", `${known?.label ?? node.name} at ${node.address}`, silent ? "silent" : ""));
   }
   const words = `Kept by ${count(found.nodes.length, "node")}, of which ${found.quorum} decide:`;
   $("places").replaceChildren(element("p", there), element("p", words), list);
