@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..base import show_address
+from ..base import count_of, show_address
 from .texts import count, seconds, size
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def of_node(here: Here, node: Seen, began: float) -> Iterator[Finding]:
         )
         yield Finding(GOOD, "member", text)
     yield from _clock(node, (began + here.now) / 2)
-    if report.status != "Nominal":
+    if report.status != "Nominal" and not report.status.startswith("Not reachable"):
         yield Finding(
             NOTE, "status", report.status, "docs/operating.rst explains what it says, and its log"
         )
@@ -135,7 +135,9 @@ def _members(ring: Look) -> Iterator[Finding]:
             "start it again, or let this machine reach it; it is replaced when it stays away",
         )
     if not away:
-        yield Finding(GOOD, "members", f"all {count(len(ring.nodes))} answer")
+        number = len(ring.nodes)
+        text = f"all {count(number)} answer" if number > 1 else "it is the only one"
+        yield Finding(GOOD, "members", text)
 
 
 def _one_ring(ring: Look, expect: bytes) -> Iterator[Finding]:
@@ -149,7 +151,7 @@ def _one_ring(ring: Look, expect: bytes) -> Iterator[Finding]:
             " with --join, and import",
         )
     if not others:
-        yield Finding(GOOD, "one ring", "all are in the same one")
+        yield Finding(GOOD, "one ring", "nobody is in another one")
 
 
 def _neighbours(ring: Look) -> Iterator[Finding]:
@@ -188,23 +190,23 @@ def _sight(ring: Look) -> Iterator[Finding]:
 
 
 def _groups(ring: Look) -> Iterator[Finding]:
-    lacking, below = ring.groups("without_quorum"), ring.groups("below")
+    lacking, below, all_of_them = ring.lacking, ring.below, count(ring.partitions)
     if lacking:
         yield Finding(
             PROBLEM,
             "groups",
-            f"{count(lacking)} of {count(ring.partitions)} have no quorum: their keys are out",
+            f"{count(lacking)} of {all_of_them} have no quorum: nobody can use their keys",
             "bring members that are away back; if they never come back, chordctl recover",
         )
     elif below:
         yield Finding(
             PROBLEM,
             "groups",
-            f"{count(below)} of {count(ring.partitions)} are below strength: they bear less",
+            f"{count(below)} of {all_of_them} are below strength: they survive fewer crashes",
             "wait half a minute, until members that are gone are replaced; else start new ones",
         )
     else:
-        yield Finding(GOOD, "groups", f"all {count(ring.partitions)} are at full strength")
+        yield Finding(GOOD, "groups", f"all {all_of_them} are at full strength")
 
 
 def _copies(ring: Look) -> Iterator[Finding]:
@@ -213,7 +215,7 @@ def _copies(ring: Look) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             "copies",
-            f"{count(there)} members for {ring.replicas} copies of each key",
+            f"{count_of(there, 'member')} for {ring.replicas} copies of each key",
             f"start {ring.replicas - there} more for the safety that the ring was founded for",
         )
     else:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from collections.abc import Iterable
 
 from .. import __version__
 from ..base import show_address
 from ..errors import AuthenticationFailed, ChordError, NetworkMismatch
 from .diagnosis import GOOD, NOTE, PROBLEM, Finding, Here, of_node, of_ring
-from .frame import ExitCode
+from .frame import ExitCode, in_a_shell
 from .session import Address, Session, address, in_ring, peers_of
 
 __all__ = ["HELP", "NAME", "configure"]
@@ -144,7 +145,8 @@ class _Doctor:
         try:
             await session.service.get(b"chordctl doctor")
         except ChordError as error:
-            await self._tell(Finding(PROBLEM, "reading", str(error), "see the groups above"))
+            text = in_a_shell(str(error))
+            await self._tell(Finding(PROBLEM, "reading", text, "see the groups above"))
             return
         took = (session.reactor.seconds() - began) * 1000
         await self._tell(Finding(GOOD, "reading", f"a key was read in {took:.1f} ms"))
@@ -197,13 +199,22 @@ class _Doctor:
                 await self._session.emit(**finding._asdict())
                 continue
             fine, plain, color = _SIGNS[finding.level]
-            sign = self._style.paint(self._style.sign(fine, plain), "bold", color)
-            await self._session.say(f"{sign} {finding.what:<12} {finding.text}")
+            sign = self._style.sign(fine, plain)
+            await self._say(sign, f"{finding.what:<12} ", finding.text, "bold", color)
             if finding.remedy:
-                arrow = self._style.sign("→", "->")
-                remedy = self._style.paint(f"{arrow} {finding.remedy}", color)
-                await self._session.say(f"{'':15}{remedy}")
+                await self._say(" " * len(sign), " " * 13, f"→ {finding.remedy}", "", color)
         await self._session.out.flush()
+
+    async def _say(self, sign: str, head: str, text: str, weight: str, color: str) -> None:
+        """One finding, or its remedy, over as many lines as it takes on a terminal."""
+        style, indent = self._style, len(sign) + 1 + len(head)
+        text = text.replace("→", style.sign("→", "->"))
+        room = style.width - indent if self._session.to_terminal else 0
+        lines = textwrap.wrap(text, room, break_on_hyphens=False) if room >= 20 else [text]
+        for number, line in enumerate(lines):
+            line = line if weight else style.paint(line, color)
+            before = f"{style.paint(sign, weight, color)} {head}" if not number else " " * indent
+            await self._session.say(before + line)
 
     async def verdict(self) -> None:
         """The last line."""

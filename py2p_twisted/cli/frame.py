@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import Any, NoReturn
 from typing import Protocol as Interface
 
-__all__ = ["Command", "CommandError", "ExitCode", "Parser", "whole_number"]
+__all__ = ["Command", "CommandError", "ExitCode", "Parser", "in_a_shell", "whole_number"]
 
 
 class ExitCode(IntEnum):
@@ -52,6 +52,21 @@ class CommandError(Exception):
     def __init__(self, reason: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(reason)
         self.code = code
+
+
+#: What errors of the package advise, and what does the same in a shell.
+_IN_A_SHELL = {
+    "recover(accept_data_loss=True)": "chordctl recover --accept-data-loss",
+    "; unjoin(discard=True) gives up what it keeps": "",
+}
+
+
+def in_a_shell(text: str) -> str:
+    """An error's text, in one line, with the advice that helps in a shell."""
+    text = " ".join(text.split())
+    for call, command in _IN_A_SHELL.items():
+        text = text.replace(call, command)
+    return text
 
 
 class Command(Interface):

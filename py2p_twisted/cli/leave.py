@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..base import show_address
-from .frame import CommandError, ExitCode
+from .frame import CommandError, ExitCode, in_a_shell
 from .session import Session, address, in_ring
 
 __all__ = ["HELP", "NAME", "configure"]
@@ -37,8 +37,7 @@ async def _leave(session: Session) -> ExitCode:
     patience = node.core.settings.leave_timeout + _LONGER
     reply = await link.ask(Leave(), patience)
     if isinstance(reply, Declined):
-        reason = reply.reason.partition("; unjoin(")[0]
-        raise CommandError(f"{name} does not leave: {reason}")
+        raise CommandError(f"{name} does not leave: {in_a_shell(reply.reason)}")
     if not isinstance(reply, Done):
         raise CommandError(f"{name} is busy, and did not begin to leave: try again")
     if session.json:

@@ -132,18 +132,28 @@ class Look:
         return int(2 ** min(self.k, 10))
 
     def groups(self, which: str) -> int:
-        """The most groups that one member sees like this."""
+        """The most groups that one member sees like this: members of one group see the same."""
         return max(
             (getattr(node.report.groups, which) for node in self.nodes if node.report), default=0
         )
 
+    @property
+    def lacking(self) -> int:
+        """Groups without a quorum."""
+        return self.groups("without_quorum")
+
+    @property
+    def below(self) -> int:
+        """Groups below strength."""
+        return self.groups("below")
+
     def summary(self) -> str:
         """How the ring is, in a sentence."""
         away = sum(node.report is None for node in self.nodes)
-        if lacking := self.groups("without_quorum"):
+        if lacking := self.lacking:
             groups = f"{count(lacking)} of {count(self.partitions)} groups"
             return f"{groups} have no quorum: run chordctl doctor."
-        if below := self.groups("below"):
+        if below := self.below:
             return f"{count(below)} of {count(self.partitions)} groups are below strength."
         if away:
             return f"{count(away)} of {count(len(self.nodes))} nodes cannot be reached from here."

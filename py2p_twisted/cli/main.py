@@ -33,7 +33,7 @@ from . import (
     tls,
     watch,
 )
-from .frame import Command, CommandError, ExitCode, Parser
+from .frame import Command, CommandError, ExitCode, Parser, in_a_shell
 from .session import ring_options
 
 __all__ = ["COMMANDS", "code_of", "main", "parse"]
@@ -122,5 +122,5 @@ def code_of(error: CommandError | ChordError) -> ExitCode:
 
 
 def _refuse(reason: str, code: ExitCode = ExitCode.FAILED) -> ExitCode:
-    print("chordctl:", " ".join(reason.split()), file=sys.stderr)
+    print("chordctl:", in_a_shell(reason), file=sys.stderr)
     return code

@@ -61,7 +61,7 @@ async def _what_is_missing(session: Session) -> str:
     if lacking == 0:
         return "nothing was done, nor is it needed: every group that answers has a quorum"
     return (
-        f"nothing was done. Without a quorum: {lacking} groups, of one member. Not reachable:"
+        f"nothing was done. {count(lacking)} groups have no quorum. Not reachable:"
         f" {absent or 'nobody that is known'}. If these come back, so do their keys; if they never"
         " will, say chordctl recover --accept-data-loss"
     )

@@ -39,8 +39,8 @@ async def _status(session: Session) -> ExitCode:
             copies=sum(report.keys for report in told),
             bytes=sum(report.size for report in told),
             groups=found.partitions,
-            below_strength=found.groups("below"),
-            without_quorum=found.groups("without_quorum"),
+            below_strength=found.below,
+            without_quorum=found.lacking,
             versions=versions,
             status=found.summary(),
         )
