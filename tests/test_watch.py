@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from py2p_twisted.base import Peer
@@ -507,6 +509,56 @@ class MemberTests(WatchCase):
         self.assertEqual(self.share.size, 0)
         self.accept(b"\0a", 40, 5000)
         self.assertEqual(len(self.everything()[0].records), 1)
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.integers(0, 2**32), st.sampled_from((400, 1000, 10**6)))
+    def test_any_order(self, seed: int, most: int) -> None:
+        """Whatever is accepted while some of it is told: in the end all is told, up to the last."""
+        rng = Random(seed)
+        acceptor = Acceptor(config(0, 1, 1, 2, 3))
+        share = Share(most)
+        stream = Stream(b"\0", acceptor, share, prefix=True)
+        stream.reports = rng.random() < 0.5
+        known: dict[bytes, int] = {}
+        current = False
+
+        def take(room: int) -> None:
+            nonlocal current
+            told = stream.take(room, 1000)[0]
+            current = (current and not told.anew) or told.current
+            entries = [(key, ballot) for key, ballot, _ in told.ballots]
+            entries += [(key, one.ballot) for key, one in (*told.heads, *told.records)]
+            for key, ballot in entries:
+                known[key] = max(known.get(key, 0), ballot.counter)
+
+        for counter in range(2, 80):
+            key = b"\0%d" % rng.randrange(12)
+            one = record(counter)
+            acceptor.accept(FIRST_EPOCH, key, one)
+            stream.add(key, one)
+            self.assertLessEqual(share.size, most)
+            while stream.ready and rng.random() < 0.3:
+                take(rng.choice((1, 200, 1000)))
+            if not stream.ready:
+                self.assertTrue(current)
+                self.assertEqual(known, {k: r.ballot.counter for k, r in acceptor.records.items()})
+        while stream.ready:
+            take(300)
+        self.assertTrue(current)
+        self.assertEqual(known, {k: r.ballot.counter for k, r in acceptor.records.items()})
+        self.assertEqual(share.size, 0)
+
+    def test_somebody_who_is_always_slow(self) -> None:
+        """Hears of the last keys, too, however often the first ones change."""
+        for number in range(30):
+            self.acceptor.accept(FIRST_EPOCH, b"\0%02d" % number, record(2))
+        heard = set()
+        for counter in range(3, 100):
+            for number in range(20):
+                self.accept(b"\0%02d" % number, counter)
+            told = self.stream.take(300, 1000)[0]
+            heard.update(key for key, _ in (*told.heads, *told.records))
+        self.assertEqual(len(heard), 30)
 
     def test_a_stopped_epoch(self) -> None:
         """Nothing more is read of it."""

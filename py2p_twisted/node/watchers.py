@@ -52,6 +52,8 @@ _MOST_BYTES = 1024 * 1024
 _MOST_KEYS = 2048
 #: Parts of one message, and those of them that tell that an epoch is over.
 _MOST_PARTS, _MOST_OVER = 1024, 512
+#: Watches of all nodes together.
+_MOST_WATCHES = 4096
 #: Partitions that all watches together may watch.
 _MOST_STREAMS = 65_536
 
@@ -123,6 +125,8 @@ class Watchers:
         if watch is None:
             if len(audience.watches) >= core.settings.watches:
                 return Declined(f"{len(audience.watches)} watches of one node are enough")
+            if sum(len(one.watches) for one in self._audiences.values()) >= _MOST_WATCHES:
+                return Declined(f"{_MOST_WATCHES} watches are enough")
             watch = audience.watches[request.number] = _Watch(audience, request)
         watch.until = core.clock.seconds() + LEASE
         refused: list[tuple[int, WrongEpoch]] = []
