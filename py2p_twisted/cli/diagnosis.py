@@ -116,9 +116,9 @@ def of_ring(here: Here, ring: Look, expect: bytes) -> Iterator[Finding]:
     yield from _sight(ring)
     yield from _groups(ring)
     yield from _copies(ring)
+    yield from _certificates(here, ring)
     for node in ring.nodes:
         if node.report is not None:
-            yield from _certificate(here, node)
             yield from _storage(node)
             if abs(node.report.clock / 1000 - here.now) >= _CLOCK_PROBLEM:
                 yield from _clock(node, here.now)
@@ -229,23 +229,23 @@ def _copies(ring: Look) -> Iterator[Finding]:
         )
 
 
-def _certificate(here: Here, node: Seen) -> Iterator[Finding]:
-    if node.report.expires is None:
-        return
-    left = node.report.expires - here.now
-    if left <= 0:
-        problem, text = PROBLEM, f"that of {node.address} has expired"
-    elif left < _CERTIFICATE:
-        problem, text = NOTE, f"that of {node.address} expires in {seconds(left)}"
-    else:
-        yield Finding(GOOD, "certificate", f"that of {node.address} is valid for {seconds(left)}")
-        return
-    yield Finding(
-        problem,
-        "certificate",
-        text,
-        "chordctl tls issue --renew, and copy the folder to the node, which takes it up by itself",
-    )
+def _certificates(here: Here, ring: Look) -> Iterator[Finding]:
+    ends = {node.address: node.report.expires for node in ring.nodes if node.report}
+    left = {address: end - here.now for address, end in ends.items() if end is not None}
+    for address, time in left.items():
+        if time >= _CERTIFICATE:
+            continue
+        over = time <= 0
+        yield Finding(
+            PROBLEM if over else NOTE,
+            "certificate",
+            f"that of {address} {'has expired' if over else f'expires in {seconds(time)}'}",
+            "chordctl tls issue --renew, and copy the folder to the node, which takes it up by"
+            " itself",
+        )
+    if left and min(left.values()) >= _CERTIFICATE:
+        text = f"those of {count_of(len(left), 'node')} are valid for {seconds(min(left.values()))}"
+        yield Finding(GOOD, "certificate", f"{text} at least" if len(left) > 1 else text)
 
 
 def _storage(node: Seen) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
-from collections.abc import Iterable
 
 from .. import __version__
 from ..base import show_address
@@ -192,7 +191,7 @@ class _Doctor:
     # -- telling
 
     async def _tell(self, *findings: Finding) -> None:
-        for finding in _grouped(findings):
+        for finding in findings:
             self.problems += finding.level == PROBLEM
             self._notes += finding.level == NOTE
             if self._session.json:
@@ -227,24 +226,6 @@ class _Doctor:
         else:
             text, color = "All is well.", "green"
         await self._session.say("\n" + self._style.paint(text, "bold", color))
-
-
-def _grouped(findings: Iterable[Finding]) -> list[Finding]:
-    """Good news of many nodes in one line: who has a long list of it reads none of it."""
-    good: dict[str, list[Finding]] = {}
-    told: list[Finding] = []
-    for finding in findings:
-        if finding.level == GOOD:
-            good.setdefault(finding.what, []).append(finding)
-            if len(good[finding.what]) > 1:
-                continue
-        told.append(finding)
-    return [
-        finding._replace(text=f"{len(good[finding.what])} nodes, such as this: {finding.text}")
-        if finding.level == GOOD and len(good[finding.what]) > 1
-        else finding
-        for finding in told
-    ]
 
 
 def _unreachable(error: ChordError) -> list[Finding]:
