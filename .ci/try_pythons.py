@@ -25,7 +25,8 @@ TESTS = [
     f"tests.test_{name}"
     for name in (
         *("acceptor", "codec", "proposer", "ring", "links", "operations", "service", "tls"),
-        *("storage", "storage_crash", "cli_tls", "tap", "plugin", "chord", "chord_process", "docs"),
+        *("storage", "storage_crash", "watch", "tap", "plugin", "chord", "chord_process"),
+        *("cli", "cli_process", "cli_tls", "web", "web_service", "docs", "examples"),
     )
 ]
 
