@@ -43,12 +43,23 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
+class UnreadTransport(FakeTransport):
+    """Pauses who writes, as TCP does, once 64 KiB are not read; nobody ever reads."""
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if len(self.value()) > 65536 and self.producer is not None:
+            self.producer.pauseProducing()
+
+
 class Client:
     """A connection to a server in memory."""
 
-    def __init__(self, world: World, web: WebService) -> None:
+    def __init__(
+        self, world: World, web: WebService, transport: FakeTransport | None = None
+    ) -> None:
         self.world = world
-        self.transport = FakeTransport()
+        self.transport = transport or FakeTransport()
         self.channel: Any = web.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         self.channel.makeConnection(self.transport)
 
@@ -542,6 +553,19 @@ class BoundTests(WebCase):
                 self.assertIn(b"400 Bad Request", client.transport.value())
                 self.assertTrue(client.transport.disconnecting)
                 client.hang_up()
+
+    def test_asks_and_does_not_read(self) -> None:
+        """One answer at a time waits for a client: who asks on, and reads nothing, is cut off."""
+        with self.ring(1) as (world, members):
+            web = self.web(world, members[0])
+            world.wait(members[0].service.set("big", b"x" * 1_000_000))
+            client = Client(world, web, UnreadTransport())
+            one = b"GET /v1/keys/big HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            client.send(one * 100)
+            world.run(1)
+            self.assertTrue(client.transport.aborted)
+            self.assertLess(len(client.transport.value()), 1_100_000)
+            client.hang_up()
 
     def test_connections(self) -> None:
         """So many, and no more."""

@@ -26,7 +26,7 @@ __all__ = ["MOST_CONNECTIONS", "PATIENCE", "ChordSite", "Folder"]
 #: Seconds from the start of a connection, or from the last answer, to the end of a request.
 PATIENCE = 30.0
 #: Connections at once, those that look at the page included.
-MOST_CONNECTIONS = 128
+MOST_CONNECTIONS = 64
 #: Bytes of a body that are read, and thrown away, before the connection is closed.
 MOST_BODY = 64 * 1024
 #: Headers of one request.
@@ -34,9 +34,13 @@ MOST_HEADERS = 64
 
 
 class ChordChannel(HTTPChannel):
-    """One connection."""
+    """One connection.
+
+    :ivar held: the client reads more slowly than it is answered.
+    """
 
     maxHeaders = MOST_HEADERS
+    held = False
     site: ChordSite
     transport: Any
 
@@ -51,6 +55,16 @@ class ChordChannel(HTTPChannel):
         """It is no more."""
         super().connectionLost(reason)
         self.site.closed(self)
+
+    def pauseProducing(self) -> None:
+        """Twisted: much is written that the client has not read."""
+        self.held = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Twisted: it was."""
+        self.held = False
+        super().resumeProducing()
 
     def resetTimeout(self) -> None:
         """A byte now and then wins no time: the whole request has to be there."""
@@ -79,6 +93,10 @@ class ChordRequest(Request):
 
     def process(self) -> None:
         """Refuse it, or find its resource and render that."""
+        if self.channel.held:
+            # Asks and does not read: each answer would wait in memory behind the one before.
+            self.channel.transport.abortConnection()
+            return
         site = self.site = self.channel.site
         for name, value in HEADERS.items():
             self.setHeader(name, value)
