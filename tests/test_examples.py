@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from twisted.web.http_headers import Headers
 
 from py2p_twisted.service import ChordService
 
-from .processes import eventually, pause
+from .processes import eventually
 from .test_plugin import ROOT, environment
 
 EXAMPLES = ROOT / "examples"
@@ -129,27 +131,77 @@ class TestSessions(ExampleCase):
         return response.code, cookie, page
 
     async def test_known_at_the_other(self) -> None:
-        """Log in at one, be known at the other; log out there; do nothing, and be logged out."""
-        await self.ring("sessions", 2, "--web=0", "--lifetime=1", PASSWORD="secret")
+        """Log in at one, be known at the other, and log out there; what is over is swept."""
+        (where,) = await self.ring("sessions", 1, "--web=0", PASSWORD="secret")
+        client = await self.client(where)
+        await client.set("session:of yesterday", json.dumps({"user": "eve", "until": 1.0}))
+        self.start("sessions", f"--join={where}", "--web=0", PASSWORD="secret")
         one, other = [await each.said(r"ready: (http://\S+/)") for each in self.started]
+        await self.started[1].said("1 sessions were over")
+        self.assertEqual(await client.count(), 0)
 
         code, _, page = await self.visit(f"{one}login", "", "POST", "user=ada&password=guess")
         self.assertEqual((code, "Wrong" in page), (403, True))
         _, cookie, _ = await self.visit(f"{one}login", "", "POST", "user=%3Cada&password=secret")
         self.assertIn("Hello &lt;ada.", (await self.visit(other, cookie))[2])
         self.assertNotIn("Hello", (await self.visit(other))[2])
+        self.assertNotIn(cookie.encode(), b"".join([key async for key, _ in client.items()]))
         await self.visit(f"{other}logout", cookie, "POST")
         self.assertNotIn("Hello", (await self.visit(one, cookie))[2])
-
-        _, cookie, _ = await self.visit(f"{one}login", "", "POST", "user=bob&password=secret")
-        for _ in range(4):  # longer than a lifetime
-            await pause(0.4)
-            self.assertIn("Hello bob.", (await self.visit(other, cookie))[2])
-        await eventually(
-            lambda: any(each.says("[1-9] sessions were over") for each in self.started), "swept"
-        )
-        self.assertNotIn("Hello", (await self.visit(one, cookie))[2])
         await self.all_stop()
+
+
+class TestExpiry(SynchronousTestCase):
+    """How long a session lasts, on a clock of its own."""
+
+    def setUp(self) -> None:
+        """Somebody logs in."""
+        example = runpy.run_path(str(EXAMPLES / "sessions.py"))
+        self.clock = task.Clock()
+        self.ring = Register()
+        self.sessions = example["Sessions"](self.ring, 100.0, self.clock.seconds)
+        self.token = self.now(self.sessions.begin("ada"))
+
+    def now(self, coroutine: Any) -> Any:
+        """What it comes to, at once."""
+        return self.successResultOf(Deferred.fromCoroutine(coroutine))
+
+    def user(self) -> str | None:
+        """Who the token stands for."""
+        return self.now(self.sessions.user(self.token))
+
+    def test_who_comes_back_stays(self) -> None:
+        """A session lasts as long as it is used; a write is not needed each time."""
+        for _ in range(10):
+            self.clock.advance(60)
+            self.assertEqual(self.user(), "ada")
+        writes = self.ring.writes
+        self.clock.advance(40)
+        self.assertEqual((self.user(), self.ring.writes), ("ada", writes))
+
+    def test_over(self) -> None:
+        """It is over at its time, and swept only then."""
+        self.clock.advance(99)
+        self.assertEqual(self.now(self.sessions.sweep()), 0)
+        self.clock.advance(1)
+        self.assertIsNone(self.user())
+        self.assertEqual((self.now(self.sessions.sweep()), self.ring.kept), (1, {}))
+
+    def test_logged_out_while_it_is_renewed(self) -> None:
+        """A session that ends at another server at the same moment stays ended."""
+        self.clock.advance(60)
+        self.ring.before_write = self.ring.kept.clear
+        self.assertEqual(self.user(), "ada")
+        self.assertEqual(self.ring.kept, {})
+
+    def test_renewed_while_it_is_swept(self) -> None:
+        """A sweep leaves what was renewed since it was read."""
+        self.clock.advance(100)
+        ((key, _),) = self.ring.kept.items()
+        later = json.dumps({"user": "ada", "until": 300.0}).encode()
+        self.ring.before_write = lambda: self.ring.kept.update({key: later})
+        self.assertEqual(self.now(self.sessions.sweep()), 0)
+        self.assertEqual(self.user(), "ada")
 
 
 class TestConfiguration(ExampleCase):
@@ -226,29 +278,67 @@ class TestLeader(ExampleCase):
         return leader
 
 
-class SlowRing:
-    """A register for each key, in which everything takes some time (for one clock)."""
+class Register:
+    """A ring's promises for single keys, at once and in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str | bytes, bytes] = {}
+        self.writes = 0
+        self.before_write: Callable[[], None] = lambda: None  # what somebody else does just then
+
+    async def get(self, key: str | bytes) -> bytes | None:
+        """As the ring does."""
+        return self.kept.get(key)
+
+    async def set(self, key: str | bytes, value: bytes) -> None:
+        """As the ring does."""
+        self.before_write()
+        self.writes += 1
+        self.kept[key] = value
+
+    async def compare_and_set(
+        self, key: str | bytes, expected: bytes | None, value: bytes | None
+    ) -> bool:
+        """As the ring does."""
+        self.before_write()
+        self.writes += 1
+        if held := self.kept.get(key) == expected:
+            if value is None:
+                self.kept.pop(key, None)
+            else:
+                self.kept[key] = value
+        return held
+
+    async def items(self) -> AsyncIterator[tuple[str | bytes, bytes]]:
+        """As the ring does."""
+        for pair in list(self.kept.items()):
+            yield pair
+
+
+class SlowRing(Register):
+    """The same, but everything takes some time (for one clock)."""
 
     def __init__(self, clock: task.Clock, rng: random.Random) -> None:
-        self.kept: dict[str, bytes] = {}
+        super().__init__()
         self._clock = clock
         self._rng = rng
 
     async def _takes_time(self) -> None:
         await task.deferLater(self._clock, self._rng.choice((0.01, 0.1, 1.0)), lambda: None)
 
-    async def get(self, key: str) -> bytes | None:
+    async def get(self, key: str | bytes) -> bytes | None:
         """As the ring does."""
         await self._takes_time()
-        value = self.kept.get(key)
+        value = await super().get(key)
         await self._takes_time()
         return value
 
-    async def compare_and_set(self, key: str, expected: bytes | None, value: bytes) -> bool:
+    async def compare_and_set(
+        self, key: str | bytes, expected: bytes | None, value: bytes | None
+    ) -> bool:
         """As the ring does."""
         await self._takes_time()
-        if held := self.kept.get(key) == expected:
-            self.kept[key] = value
+        held = await super().compare_and_set(key, expected, value)
         await self._takes_time()
         return held
 
