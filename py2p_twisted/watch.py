@@ -32,7 +32,7 @@ class Watch:
 
         :returns: fails with `NotConnected` if the watch ends before, or `WatchTooWide`.
         """
-        return self._watcher.ready()
+        return self._watcher.inbox.ready()
 
     def __aiter__(self) -> Watch:
         return self
@@ -43,12 +43,12 @@ class Watch:
         :raises WatchTooWide: once more keys are covered than ``Settings.watched_keys``.
         :raises RuntimeError: if another task waits for it already.
         """
-        event = await self._watcher.next()
+        event = await self._watcher.inbox.next()
         if event is None:
             raise StopAsyncIteration
         return event
 
     async def aclose(self) -> None:
         """Watch no more; the loop over it ends."""
-        self._watcher.backlog.clear()
+        self._watcher.inbox.clear()
         self._node.watching.close(self._watcher)

@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from py2p_twisted.base import Peer
 from py2p_twisted.errors import KeyTooLarge, NotConnected, Unavailable, WatchTooWide
 from py2p_twisted.events import Event
+from py2p_twisted.node import watchers as watchers_module
 from py2p_twisted.node.core import user_key
 from py2p_twisted.node.stream import Share, Stream
 from py2p_twisted.node.watchers import LEASE, Watchers
@@ -265,7 +266,7 @@ class FaultTests(WatchCase):
                 world.wait(nodes[1].service.set(b"%d" % (number % 20), b"%d" % number))
             world.run(1)
             (watcher,) = self.watching(nodes[0])._watches
-            self.assertEqual(len(watcher.backlog), 10)
+            self.assertEqual(len(watcher.inbox), 10)
             known: dict[bytes, bytes | None] = {}
             skipped = 0
 
@@ -437,6 +438,31 @@ class BoundTests(WatchCase):
             self.assertEqual(watchers.answer_watch(self.link(6), request), Watched(True))
             world.run(LEASE / 2)
             self.assertEqual(watchers.answer_watch(self.link(6), request), Watched(False))
+
+    def test_what_a_member_bears(self) -> None:
+        """Watches of one node, of all nodes, and partitions of all watches."""
+        with self.world(22, watches=2) as world:
+            (node,) = self.grow(world, 1)
+            watchers: Watchers = self.watching(node).watchers
+            self.patch(watchers_module, "_MOST_WATCHES", 5)
+            self.patch(watchers_module, "_MOST_STREAMS", 1)
+
+            def ask(peer: int, number: int, *parts: WatchPart) -> Any:
+                request = WatchRequest(number, user_key(b""), True, parts)
+                reply = watchers.answer_watch(self.link(peer), request)
+                return reply.reason if isinstance(reply, Declined) else reply.new
+
+            self.assertEqual([ask(5, 1), ask(5, 2), ask(5, 1)], [True, True, False])
+            self.assertEqual(ask(5, 3), "2 watches of one node are enough")
+            self.assertEqual([ask(6, 1), ask(6, 2), ask(7, 1)], [True, True, True])
+            self.assertEqual(ask(8, 1), "5 watches are enough")
+            self.assertEqual(len(watchers._audiences), 3)
+            parts = [WatchPart(number, FIRST_EPOCH, False, False) for number in range(2)]
+            self.assertEqual(ask(5, 1, *parts), "too many partitions are watched here")
+            self.assertEqual(ask(5, 1, parts[0]), False)
+            for peer in (5, 6, 7):
+                watchers.lost(make_peer(peer).instance)
+            self.assertEqual((watchers._audiences, watchers._streams), ({}, {}))
 
     def link(self, number: int) -> Any:
         """What stands for the connection to a peer."""

@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from ..base import Peer
-from ..errors import ChordError, NotConnected, WatchTooWide
-from ..events import Backlog, Event
+from ..errors import ChordError, WatchTooWide
 from ..table.group import Config
 from ..table.history import history_of
 from ..table.witness import Budget, Witness
 from ..wire.complaints import printable
 from ..wire.messages import Changed, Declined, Told, Unwatch, Watch, Watched, WatchPart
 from .core import USER, Core
+from .inbox import Inbox
 from .source import MOST_RETRY, RETRY, Source
 
 __all__ = ["Watcher"]
@@ -40,7 +39,7 @@ class Watcher:
     :param initial: tell what is there at the beginning, too.
     :param send: sends a request to a peer; its last argument hears the reply, or a Failure.
     :param enter: makes a source known; returns its number.
-    :ivar backlog: what the user has not taken yet.
+    :ivar inbox: where the user takes events.
     """
 
     log = Logger()
@@ -64,17 +63,12 @@ class Watcher:
         self._ring = core.ring_id
         self._keys = 0  # that are known
         self._reporters: dict[int, bytes] = {}
-        self._waiting: Deferred[Event | None] | None = None
-        self._waking: Any = None
-        self._readying: list[Deferred[None]] = []
-        self._error: ChordError | None = None  # why it ended, if it was not told to
-        self.ended = False
         self._complained = False
         self.sources: dict[bytes, Source] = {}
-        self.backlog = Backlog(settings.watch_events, settings.watch_bytes)
+        self.inbox = Inbox(core.clock, settings.watch_events, settings.watch_bytes)
         budget = Budget(settings.watch_bytes)
         self.witnesses = {
-            partition: core.make_witness(self._emit, budget, prefix=len(USER), initial=initial)
+            partition: core.make_witness(self.inbox.put, budget, prefix=len(USER), initial=initial)
             for partition in (range(core.partitions) if prefix else (core.partition(key),))
         }
         self.uncovered = set(self.witnesses)
@@ -82,88 +76,21 @@ class Watcher:
         self._uncovered_before: set[int] = set()
         self.busy: set[int] = set()  # partitions in which something is missing
 
-    # -- the user's side
+    def close(self, error: ChordError | None = None) -> None:
+        """No member is listened to any more."""
+        if self.inbox.ended:
+            return
+        self.inbox.end(error)
+        for source in self.sources.values():
+            self._send_end(source)
+        self.forget()
 
-    def next(self) -> Deferred[Event | None]:
-        """The next event; None once it is over.
-
-        :returns: fails with `WatchTooWide` if it covers too many keys.
-        """
-        if self.backlog:
-            return succeed(self.backlog.take())
-        if self._error is not None:
-            return fail(self._error)
-        if self.ended:
-            return succeed(None)
-        if self._waiting is not None:
-            raise RuntimeError("somebody waits for the next event of this watch already")
-        self._waiting = Deferred(self._give_up)
-        return self._waiting
-
-    def _give_up(self, _: Deferred[Event | None]) -> None:
-        self._waiting = None
-
-    def _emit(self, event: Event) -> bool:
-        """Something changed; False if that cannot be kept for the user now."""
-        if not self.backlog.room:
-            return False
-        self.backlog.add(event)
-        self._wake_soon()
-        return True
-
-    def _wake_soon(self) -> None:
-        # The user's code must not run in the middle of what a member tells.
-        if self._waking is None:
-            self._waking = self._core.clock.callLater(0, self._wake)
-
-    def _wake(self) -> None:
-        self._waking = None
-        waiting = self._waiting
-        if waiting is not None and (self.backlog or self.ended):
-            self._waiting = None
-            if self.backlog:
-                waiting.callback(self.backlog.take())
-            elif self._error is not None:
-                waiting.errback(self._error)
-            else:
-                waiting.callback(None)
-        readying = self._readying if self.ended or not self.uncovered else []
-        if readying:
-            self._readying = []
-        for ready in readying:
-            if self.ended:
-                ready.errback(self._error or NotConnected("this watch is over"))
-            else:
-                ready.callback(None)
-
-    def ready(self) -> Deferred[None]:
-        """Fires once every change that is acknowledged from then on will be told."""
-        if self.ended:
-            return fail(self._error or NotConnected("this watch is over"))
-        if not self.uncovered:
-            return succeed(None)
-        ready: Deferred[None] = Deferred(self._readying.remove)
-        self._readying.append(ready)
-        return ready
-
-    def close(self, error: ChordError | None = None, *, at_once: bool = False) -> None:
-        """No member is listened to any more.
-
-        :param at_once: no delayed call may be left.
-        """
-        if not self.ended:
-            self.ended, self._error = True, error
-            for witness in self.witnesses.values():
-                witness.forget()
-            self.busy.clear()
-            for source in self.sources.values():
-                if not at_once:
-                    self._send_end(source)
-            self.sources.clear()
-            self._wake_soon()
-        if at_once and self._waking is not None:
-            self._waking.cancel()
-            self._wake()
+    def forget(self) -> None:
+        """Nothing of it is needed any more."""
+        self.sources.clear()
+        self.busy.clear()
+        for witness in self.witnesses.values():
+            witness.forget()
 
     # -- whom to listen to
 
@@ -172,6 +99,11 @@ class Watcher:
         core = self._core
         anew = bool(self._ring) and core.ring_id not in (b"", self._ring)
         self._ring = core.ring_id or self._ring
+        reporting = {
+            instance
+            for instance in {*self._reporters.values()}
+            if instance in self.sources and core.usable(self.sources[instance].peer)
+        }
         lagging = set()
         for partition, witness in self.witnesses.items():
             config = core.directory.get(partition)
@@ -179,8 +111,10 @@ class Watcher:
                 self._uncovered_before.add(partition)
             else:
                 self.follow(config, anew=anew)
-                self._listen(partition, config)
-                self._choose_reporter(partition, config)
+                if self._reporters.get(partition) not in reporting:
+                    self._choose_reporter(partition, config)
+                if partition in self.uncovered:
+                    self._listen(partition, config)
             if partition in self.uncovered:
                 if witness.covered:
                     self._covered(partition)
@@ -192,13 +126,14 @@ class Watcher:
         """A configuration is known: listen to its members, if it is a newer one."""
         partition = config.partition
         witness = self.witnesses.get(partition)
-        if witness is None or self.ended:
+        if witness is None or self.inbox.ended:
             return
         known = witness.config
         if known is not None and known.epoch >= config.epoch and not anew:
             return
         witness.follow(config, anew=anew)
         self.uncovered.add(partition)
+        self.inbox.set_ready(False)
         self.busy.discard(partition)
         for source in self.sources.values():
             source.told.discard(partition)
@@ -260,7 +195,7 @@ class Watcher:
     def ask(self, now: float) -> None:
         """Subscribe where that is to be done, and renew."""
         for source in list(self.sources.values()):
-            if source.asking or now < source.due or self.ended:
+            if source.asking or now < source.due or self.inbox.ended:
                 continue
             if not source.told and not source.todo:
                 del self.sources[source.peer.instance]
@@ -296,7 +231,7 @@ class Watcher:
                 peer=source.peer,
                 reason=printable(reply.reason),
             )
-        if self.ended or self.sources.get(source.peer.instance) is not source:
+        if self.inbox.ended or self.sources.get(source.peer.instance) is not source:
             return
         now = self._core.clock.seconds()
         good = type(reply) is Watched
@@ -390,8 +325,7 @@ class Watcher:
 
     def _covered(self, partition: int) -> None:
         self.uncovered.discard(partition)
-        if not self.uncovered and self._readying:
-            self._wake_soon()
+        self.inbox.set_ready(not self.uncovered)
 
 
 def _ignore(_: Any) -> None:

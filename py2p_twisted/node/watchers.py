@@ -118,15 +118,12 @@ class Watchers:
         audience = self._audiences.get(peer.instance)
         watch = None if audience is None else audience.watches.get(request.number)
         new = watch is None
-        if self._count + len(request.parts) > _MOST_STREAMS:
-            return Declined("there are too many watches")
+        declined = self._too_many(audience, request, new=new)
+        if declined is not None:
+            return declined
         if audience is None:
             audience = self._audiences[peer.instance] = _Audience(peer)
         if watch is None:
-            if len(audience.watches) >= core.settings.watches:
-                return Declined(f"{len(audience.watches)} watches of one node are enough")
-            if sum(len(one.watches) for one in self._audiences.values()) >= _MOST_WATCHES:
-                return Declined(f"{_MOST_WATCHES} watches are enough")
             watch = audience.watches[request.number] = _Watch(audience, request)
         watch.until = core.clock.seconds() + LEASE
         refused: list[tuple[int, WrongEpoch]] = []
@@ -138,6 +135,19 @@ class Watchers:
             self._sweeping = core.clock.callLater(_SWEEP, self._sweep)
         self._soon()
         return Watched(new, tuple(refused))
+
+    def _too_many(
+        self, audience: _Audience | None, request: Watch, *, new: bool
+    ) -> Declined | None:
+        """Why no more can be watched, if that is so."""
+        most = self._core.settings.watches
+        if self._count + len(request.parts) > _MOST_STREAMS:
+            return Declined("too many partitions are watched here")
+        if new and audience is not None and len(audience.watches) >= most:
+            return Declined(f"{most} watches of one node are enough")
+        if new and sum(len(one.watches) for one in self._audiences.values()) >= _MOST_WATCHES:
+            return Declined(f"{_MOST_WATCHES} watches are enough")
+        return None
 
     def _begin(self, watch: _Watch, part: WatchPart) -> WrongEpoch | None:
         """One partition is watched; or why it is not."""

@@ -134,7 +134,8 @@ class Watching:
             self._timer.cancel()
             self._timer = None
         for watcher in list(self._watches):
-            watcher.close(at_once=True)
+            watcher.inbox.stop()
+            watcher.forget()
         self._watches.clear()
         self._sources.clear()
         for settling in list(self._settling):
@@ -166,7 +167,7 @@ class Watching:
                 del self._sources[request.number]
             return _DECLINED
         watcher.take(source, request)
-        if watcher.ended:
+        if watcher.inbox.ended:
             self._forget(watcher)
         elif watcher.busy:
             self._pump(watcher, self._core.clock.seconds())
@@ -243,7 +244,7 @@ class Watching:
             if not witness.busy:
                 watcher.busy.discard(partition)
                 continue
-            if watcher.backlog.room and (watcher, partition) not in self._fetching:
+            if watcher.inbox.room and (watcher, partition) not in self._fetching:
                 keys = witness.lacking(now, _MOST_FETCHED)
                 if keys:
                     self._begin_fetch(watcher, partition, witness, keys)
@@ -281,7 +282,7 @@ class Watching:
             self._fetching.discard((watcher, partition))
         witness = watcher.witnesses[partition]
         config = witness.config
-        if not isinstance(reply, Values) or watcher.ended:
+        if not isinstance(reply, Values) or watcher.inbox.ended:
             return
         if config is None or config.epoch != epoch or len(reply.parts) != 1:
             return
