@@ -194,8 +194,9 @@ class TLSTests(ServiceCase):
             with self.assertRaises(ResponseNeverReceived) as caught:
                 await self.agent(pair).request(b"GET", self.url(web, "/healthz", "https"))
             self.assertIn("alert", str(caught.exception.reasons[0].value))
-        with self.assertRaises(ResponseNeverReceived):
-            await Agent(reactor).request(b"GET", self.url(web, "/healthz"))
+        plain = await Agent(reactor).request(b"GET", self.url(web, "/healthz"))
+        self.assertEqual(plain.code, 400)
+        self.assertIn(b"speaks HTTPS", await readBody(plain))
 
     async def test_renewed(self) -> None:
         """A renewed certificate is the server's, too, without a restart."""

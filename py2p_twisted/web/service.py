@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..wire.endpoints import is_loopback
+from ..wire.endpoints import SniffingFactory, is_loopback
 from .endpoint import endpoint_of
 from .events import Events, Hub
 from .health import Health, Readiness
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from ..service import ChordService
 
 __all__ = ["CannotServe", "WebService"]
+
+
+#: What somebody is told who speaks plain HTTP where the ring has TLS.
+_SAY_HTTPS = (
+    b"HTTP/1.1 400 Bad Request\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 59\r\n"
+    b"Connection: close\r\n\r\n"
+    b"This port speaks HTTPS, and asks for a client certificate.\n"
+)
 
 
 class CannotServe(CannotListenError):
@@ -102,7 +112,8 @@ class WebService(Service):
             from twisted.protocols.tls import TLSMemoryBIOFactory
 
             creator = self._security.server_creator()
-            factory = TLSMemoryBIOFactory(creator, False, self.site, clock=self._reactor)
+            tls = TLSMemoryBIOFactory(creator, False, self.site, clock=self._reactor)
+            factory = SniffingFactory(tls, _SAY_HTTPS)
         problems: list[Failure] = []
         listening = self._listening = self._endpoint.listen(factory)
         listening.addCallbacks(self._listens, problems.append)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TLS_REFUSAL",
     "Endpoints",
+    "SniffingFactory",
     "TwistedEndpoints",
     "announced_host",
     "is_loopback",
@@ -134,8 +135,8 @@ class TwistedEndpoints:
             from twisted.protocols.tls import TLSMemoryBIOFactory
 
             creator = self._security.server_creator()
-            factory = _SniffingFactory(
-                TLSMemoryBIOFactory(creator, False, factory, clock=self._reactor)
+            factory = SniffingFactory(
+                TLSMemoryBIOFactory(creator, False, factory, clock=self._reactor), TLS_REFUSAL
             )
         listening: Deferred[IListeningPort] = endpoint.listen(factory)
         return listening
@@ -153,23 +154,32 @@ class _SniffingProtocol(ProtocolWrapper):
         is_tls = self._sniffed or data[0] in _TLS_RECORDS
         self._sniffed = True
         if not is_tls:
-            self.write(TLS_REFUSAL)
+            assert isinstance(self.factory, SniffingFactory)
+            self.write(self.factory.refusal)
         self.wrappedProtocol.dataReceived(data)  # it finds the words for our own side
         if not is_tls:
             self.loseConnection()
 
 
-class _SniffingFactory(WrappingFactory[_SniffingProtocol]):
-    """Puts a :class:`_SniffingProtocol` in front of every protocol of a TLS factory."""
+class SniffingFactory(WrappingFactory[_SniffingProtocol]):
+    """In front of a TLS factory: says something to peers that do not speak TLS.
+
+    :param refusal: what they are told, in the clear, before they are hung up on.
+    """
 
     protocol = _SniffingProtocol
     noisy = False
+
+    def __init__(self, tls: IProtocolFactory, refusal: bytes) -> None:
+        super().__init__(tls)
+        self.refusal = refusal
 
     def logPrefix(self) -> str:
         """Twisted: how the log calls the listening port."""
         return str(self.wrappedFactory.logPrefix())
 
     def buildProtocol(self, addr: IAddress | None) -> _SniffingProtocol | None:  # type: ignore[override]
+        """Twisted: a connection came; None closes it."""
         tls = self.wrappedFactory.buildProtocol(addr)
         if tls.wrappedProtocol is None:  # the innermost factory refuses; Twisted's would crash
             return None

@@ -171,6 +171,20 @@ def screens(browser: Chromium, pictures: Path) -> None:
     expect(grounds[0] == grounds[3] != grounds[1] == grounds[2], grounds)
 
 
+def hidden(browser: Chromium) -> None:
+    """A page that nobody sees asks for nothing, and goes on when it is seen again."""
+    hide = (
+        "Object.defineProperty(document, 'hidden', {{configurable: true, value: {}}});"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    browser.run(hide.format("true"))
+    before = text(browser, "updated")
+    time.sleep(2.5)
+    expect(text(browser, "updated") == before, "no event came")
+    browser.run(hide.format("false"))
+    browser.until(f"document.getElementById('updated').textContent !== {before!r}")
+
+
 def gone(browser: Chromium, ring: Ring) -> None:
     """The node of the page dies: that is told, too."""
     ring.nodes[0].send(signal.SIGKILL)
@@ -186,7 +200,7 @@ def check(ring: Ring, program: str, pictures: Path) -> None:
     with Chromium(program) as browser:
         browser.look_like(1280, 1010)
         browser.go(ring.page)
-        for step in (looks_right, pointer, keyboard, search):
+        for step in (looks_right, pointer, keyboard, search, hidden):
             print(step.__name__, flush=True)
             step(browser)
         print("loss", flush=True)
