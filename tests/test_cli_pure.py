@@ -321,6 +321,13 @@ class DiagnosisTests(SynchronousTestCase):
         self.assertEqual([finding.what for finding in found], ["members", "copies"])
         self.assertIn("it is silent", found[0].text)
 
+    def test_older(self) -> None:
+        """A member that cannot be asked is no fault; the ring counts it."""
+        found = ring(report(10, 30), None, report(50, 10))
+        found.nodes[1].linked = True
+        self.one(found, NOTE, "members", "10.0.0.30:4444 tells nothing of itself: it is silent")
+        self.assertEqual(found.nodes[1].state, "tells nothing")
+
     def test_half_seen(self) -> None:
         """Who answers here, and not to others."""
         look = ring(*well())

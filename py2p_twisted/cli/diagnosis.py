@@ -126,7 +126,16 @@ def of_ring(here: Here, ring: Look, expect: bytes) -> Iterator[Finding]:
 
 
 def _members(ring: Look) -> Iterator[Finding]:
-    away = [node for node in ring.nodes if node.report is None]
+    silent = [node for node in ring.nodes if node.report is None]
+    away = [node for node in silent if not node.linked]
+    for node in silent:
+        if node.linked:
+            yield Finding(
+                NOTE,
+                "members",
+                f"{node.name} at {node.address} tells nothing of itself: {node.problem}",
+                "upgrade it, or look at its machine if it is busy",
+            )
     for node in away:
         yield Finding(
             PROBLEM,
@@ -134,7 +143,7 @@ def _members(ring: Look) -> Iterator[Finding]:
             f"{node.name} at {node.address} does not answer: {node.problem}",
             "start it again, or let this machine reach it; it is replaced when it stays away",
         )
-    if not away:
+    if not silent:
         number = len(ring.nodes)
         text = f"all {count(number)} answer" if number > 1 else "it is the only one"
         yield Finding(GOOD, "members", text)
@@ -154,11 +163,17 @@ def _one_ring(ring: Look, expect: bytes) -> Iterator[Finding]:
         yield Finding(GOOD, "one ring", "nobody is in another one")
 
 
+def _is_member(node: Seen) -> bool:
+    return node.linked if node.report is None else not node.report.leeching
+
+
 def _neighbours(ring: Look) -> Iterator[Finding]:
     """Does each member know the one that follows it?"""
-    members = [node for node in ring.nodes if node.report and not node.report.leeching]
+    members = [node for node in ring.nodes if _is_member(node)]
     wrong = []
     for place, node in enumerate(members):
+        if node.report is None:
+            continue
         after = members[(place + 1) % len(members)]
         first = node.report.successors[0].instance if node.report.successors else None
         wanted = None if after is node else after.peer.instance
@@ -210,7 +225,7 @@ def _groups(ring: Look) -> Iterator[Finding]:
 
 
 def _copies(ring: Look) -> Iterator[Finding]:
-    there = sum(node.report is not None and not node.report.leeching for node in ring.nodes)
+    there = sum(map(_is_member, ring.nodes))
     if there < ring.replicas:
         yield Finding(
             NOTE,

@@ -21,6 +21,7 @@ class Seen:
     :ivar problem: why; empty if it told.
     :ivar place: on the circle, from 0 to 1.
     :ivar share: of the groups, those that it proposes for, from 0 to 1.
+    :ivar linked: is it connected, though it may tell nothing?
     :ivar round_trip: seconds, from here.
     :ivar suspected_by: members that hear nothing from it, or know that it is away.
     """
@@ -30,6 +31,7 @@ class Seen:
     problem: str
     place: float
     share: float = 0.0
+    linked: bool = False
     round_trip: float | None = None
     suspected_by: list[str] = field(default_factory=list)
 
@@ -52,7 +54,7 @@ class Seen:
     def state(self) -> str:
         """How it is, in a few words."""
         if self.report is None:
-            return "unreachable"
+            return "tells nothing" if self.linked else "unreachable"
         if self.suspected_by:
             return f"suspected by {len(self.suspected_by)}"
         if self.report.phase != "joined":
@@ -70,7 +72,7 @@ class Seen:
             "identifier": self.peer.id,
             "instance": self.peer.instance.hex(),
             "address": self.address,
-            "reachable": self.report is not None,
+            "reachable": self.report is not None or self.linked,
             "state": self.state,
             "suspected_by": self.suspected_by,
         }
@@ -149,7 +151,7 @@ class Look:
 
     def summary(self) -> str:
         """How the ring is, in a sentence."""
-        away = sum(node.report is None for node in self.nodes)
+        away = sum(node.report is None and not node.linked for node in self.nodes)
         if lacking := self.lacking:
             groups = f"{count(lacking)} of {count(self.partitions)} groups"
             return f"{groups} have no quorum: run chordctl doctor."
@@ -175,6 +177,7 @@ async def look(session: Session) -> Look:
     seen = {node.peer.instance: node for node in nodes}
     for node in nodes:
         link = links.get(node.peer.instance)
+        node.linked = link is not None
         node.round_trip = link.round_trip if link is not None else None
         if node.report is None:
             continue

@@ -132,4 +132,10 @@ class _Probe:
 
     def disconnected(self, reason: Failure) -> None:
         """The connection is gone."""
-        self._end(self._why(reason))
+        error = self._why(reason)
+        if type(error) is PeerUnreachable:
+            error = PeerUnreachable(
+                f"{self._name} closed the connection when it was asked who it is: it has no room"
+                " for one more, or runs a version that cannot be asked"
+            )
+        self._end(error)
