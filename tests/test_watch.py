@@ -433,11 +433,15 @@ class BoundTests(WatchCase):
             (node,) = self.grow(world, 1)
             watchers: Watchers = self.watching(node).watchers
             request = WatchRequest(1, user_key(b"key"), False, ())
-            self.assertEqual(watchers.answer_watch(self.link(5), request), Watched(True))
-            self.assertEqual(watchers.answer_watch(self.link(5), request), Watched(False))
-            self.assertEqual(watchers.answer_watch(self.link(6), request), Watched(True))
+            for peer, new in ((5, True), (5, False), (6, True)):
+                reply = watchers.answer_watch(self.link(peer), request)
+                self.assertEqual(reply, Watched(new, 0))
             world.run(LEASE / 2)
-            self.assertEqual(watchers.answer_watch(self.link(6), request), Watched(False))
+            self.assertEqual(watchers.answer_watch(self.link(6), request), Watched(False, 0))
+            world.run(LEASE * 0.9)
+            self.assertEqual(list(watchers._audiences), [make_peer(6).instance])
+            world.run(LEASE)
+            self.assertEqual(watchers._audiences, {})
 
     def test_what_a_member_bears(self) -> None:
         """Watches of one node, of all nodes, and partitions of all watches."""
@@ -615,7 +619,7 @@ class MemberTests(WatchCase):
                 Declined("only keys of users can be watched"),
             )
             request = WatchRequest(7, user_key(b"key"), False, (part,))
-            self.assertEqual(watchers.answer_watch(None, request), Watched(True))
+            self.assertEqual(watchers.answer_watch(None, request), Watched(True, 1))
             world.run(0.1)
             self.assertEqual(len(messages), 1)
             world.run(1)

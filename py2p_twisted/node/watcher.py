@@ -253,8 +253,13 @@ class Watcher:
                 source.told.add(part.partition)
             else:
                 source.todo.setdefault(part.partition, part.anew)
-        source.pause = min(2 * source.pause, MOST_RETRY) if refused else RETRY
-        source.due = now + (source.pause if refused else 0.0)
+        if not good or reply.partitions < len(source.told):
+            # It forgot some, or all, and what it said of that was lost.
+            for partition in source.told:
+                source.todo.setdefault(partition, False)
+        failed = refused or not good
+        source.pause = min(2 * source.pause, MOST_RETRY) if failed else RETRY
+        source.due = now + (source.pause if failed else 0.0)
 
     def _begin_anew(self, source: Source, partition: int) -> None:
         self.witnesses[partition].unsure(source.peer.instance)

@@ -134,7 +134,7 @@ class Watchers:
         if self._sweeping is None:
             self._sweeping = core.clock.callLater(_SWEEP, self._sweep)
         self._soon()
-        return Watched(new, tuple(refused))
+        return Watched(new, len(watch.streams), tuple(refused))
 
     def _too_many(
         self, audience: _Audience | None, request: Watch, *, new: bool

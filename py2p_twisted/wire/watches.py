@@ -90,8 +90,10 @@ class Watched(Frozen, frozen=True, tag=170):
     """What became of a :class:`Watch`.
 
     :ivar new: nothing was watched under this number before.
+    :ivar partitions: how many are told of under it now.
     :ivar refused: at which places of the parts an epoch is not served.
     """
 
     new: bool
+    partitions: Number
     refused: tuple[tuple[Number, WrongEpoch], ...] = ()
