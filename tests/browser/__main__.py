@@ -86,7 +86,7 @@ def looks_right(browser: Chromium) -> None:
     expect(count(browser, "#nodes tbody tr") == NODES, "a row for each node")
     expect(count(browser, "#events li") > 0, "events")
     labels = browser.run("[...document.querySelectorAll('#dots g')].map(g => g.ariaLabel)")
-    expect(all(re.match(r"Node \w+ at 127.0.0.1:\d+, joined", one) for one in labels), labels)
+    expect(all(re.match(r"Node \w+ 127.0.0.1:\d+, joined", one) for one in labels), labels)
     browser.until("/[0-9]/.test(document.getElementById('rate').textContent)")
 
 

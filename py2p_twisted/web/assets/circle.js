@@ -129,7 +129,8 @@ export class Circle {
       set(make("circle", "hit"), { r: 18 }),
       set(make("circle", "halo"), { r: 14 }),
       set(make("circle", "mark"), { r: 8 }),
-      make("line", "leader"), make("text", "name"), make("text", "address"),
+      make("line", "leader"),
+      make("text", "name"), " ", make("text", "address"),
     );
     dot.addEventListener("pointerenter", () => this.pointed(node.id));
     dot.addEventListener("pointerleave", () => this.pointed(null));

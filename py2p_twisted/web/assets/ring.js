@@ -60,7 +60,7 @@ function digest(heard) {
     node.state = node.silent ? "does not answer" : node.phase;
     node.fingers ??= [];
     node.successors ??= [];
-    node.spoken = `Node ${node.name} at ${node.address}, ${node.state}`
+    node.spoken = `Node ${node.label} ${node.address}, ${node.state}`
       + (node.silent ? "" : `, ${percent(node.share)} of the keys, ${count(node.groups, "group")}`)
       + (node.here ? ", this node" : "");
   }
@@ -226,7 +226,7 @@ function showEvents() {
       shown.delete(id);
     }
   }
-  list.ariaLive = "polite";  // what was there at first is not read out
+  $("log").ariaLive = "polite";  // what was there at first is not read out
 }
 
 // -- a key
