@@ -134,7 +134,8 @@ def draw(style: Style, spots: Sequence[Spot], middle: Sequence[str] = ()) -> lis
 
 def _at(place: float, x0: float, y0: float, radius: int) -> tuple[float, float]:
     angle = 2 * math.pi * place
-    return x0 + 2 * radius * math.sin(angle), y0 - radius * math.cos(angle)
+    wide = 2 * radius - 0.01  # the rightmost point is in the last column, not beyond it
+    return x0 + wide * math.sin(angle), y0 - radius * math.cos(angle)
 
 
 def _name(canvas: _Canvas, spot: Spot, column: int, row: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..base import ENCRYPTIONS, parse_address, show_address
-from .frame import CommandError, ExitCode
+from .frame import CommandError, ExitCode, in_a_shell
 
 if TYPE_CHECKING:
     from .terminal import Style
@@ -323,7 +323,7 @@ async def together(deferreds: list[Any]) -> None:
 
 def note(text: str) -> None:
     """One line on stderr, beside what the command prints."""
-    print("chordctl:", text, file=sys.stderr)
+    print("chordctl:", in_a_shell(text), file=sys.stderr)
 
 
 def _log_to_stderr() -> None:

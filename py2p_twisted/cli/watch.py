@@ -20,6 +20,8 @@ __all__ = ["HELP", "NAME", "configure"]
 NAME = "watch"
 HELP = "print the changes of a key, or of all keys with a prefix, as they happen"
 
+#: Seconds after which somebody who sees nothing wants to know why.
+_PATIENCE = 3.0
 _COLORS = {"add": "green", "change": "yellow", "delete": "red"}
 
 
@@ -50,7 +52,14 @@ async def _watch(session: Session) -> ExitCode:
     number = 0
     watch = session.service.watch(**what, initial=options.initial)
     try:
-        await watch.ready()
+        late = session.reactor.callLater(
+            _PATIENCE, note, "part of the ring does not answer: its changes come once it does"
+        )
+        try:
+            await watch.ready()
+        finally:
+            if late.active():
+                late.cancel()
         if sys.stderr is not None and sys.stderr.isatty():
             note("watching; Ctrl-C ends it")
         async for event in watch:
