@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
 
@@ -80,23 +81,24 @@ def passes(python: str, folder: Path) -> bool:
         [python, "-m", "venv", str(folder / "venv")],
         [str(binaries / "pip"), "install", "--quiet", f"{CHECKOUT}[test]"],
         [str(binaries / "python"), "-m", "pip", "check"],
-        [str(binaries / "trial"), f"--temp-directory={folder / 'trial'}", *TESTS],
+        [str(binaries / "trial"), "--reporter=text", f"--temp-directory={folder}/t", *TESTS],
     )
+    log = folder / "log"
     for command in commands:
         print("$", *command, flush=True)
-        log = folder / "log"
-        with log.open("w") as output:
-            done = subprocess.run(
+        code: int | None = None
+        with log.open("w") as output, suppress(subprocess.TimeoutExpired):
+            code = subprocess.run(
                 command,
                 cwd=CHECKOUT,  # see tests/__init__.py
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 timeout=PATIENCE,
                 check=False,
-            )
+            ).returncode
         lines = log.read_text(errors="replace").splitlines()
-        if done.returncode:
-            print(*lines, f"exit code {done.returncode}", sep="\n")
+        if code != 0:
+            print(*lines, f"exit code {code}" if code else f"not done in {PATIENCE} s", sep="\n")
             return False
     # trial closes with its count: without one, no test ran.
     print(*lines[-3:], sep="\n", flush=True)
