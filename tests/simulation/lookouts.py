@@ -22,7 +22,7 @@ from py2p_twisted.table.group import Ballot, Config, Record
 from py2p_twisted.table.values import plain
 
 from .workload import KEYS
-from .world import SimNode, World
+from .world import SimNode, Stuck, World
 
 __all__ = ["FEW", "Lookout", "Lookouts", "Oracle"]
 
@@ -206,15 +206,17 @@ class Lookouts:
         """Everything is calm: what they told is right, and enough; how many events there were."""
         world = self._world
         self._check_told()
-        present: dict[bytes, bytes | None] = {}
         reader = self._rng.choice(world.members()).service
-        for key in KEYS:
-            present[key] = world.wait(reader.get(key))
-
-        def lacking() -> list[str]:
-            return [text for one in self.living() for text in self._lacking(one, present)]
-
-        world.eventually(lacking, PATIENCE)
+        end = world.clock.seconds() + PATIENCE
+        while True:
+            # A write that nobody waits for any more may still arrive: look anew each time.
+            present = {key: world.wait(reader.get(key)) for key in KEYS}
+            lacking = [text for one in self.living() for text in self._lacking(one, present)]
+            if not lacking:
+                break
+            if world.clock.seconds() > end:
+                raise Stuck("; ".join(lacking[:8]))
+            world.run(1.0)
         self._check_told()
         return sum(len(one.events) for one in self.all)
 

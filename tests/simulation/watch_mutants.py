@@ -59,7 +59,7 @@ class WatchMutant:
 
 
 MUTANTS = (
-    WatchMutant("one_word_is_enough", OneWord, (0, 1)),
-    WatchMutant("no_beginning_anew", NoBeginningAnew, (0, 4)),
-    WatchMutant("any_order", AnyOrder, (0, 2)),
+    WatchMutant("one_word_is_enough", OneWord, (0, 1, 2, 6)),
+    WatchMutant("no_beginning_anew", NoBeginningAnew, (0, 4, 8, 11)),
+    WatchMutant("any_order", AnyOrder, (2, 5, 6, 8, 11)),
 )
