@@ -685,6 +685,13 @@ class TestComplete(SynchronousTestCase):
         pages = {path.stem for path in DOCS.glob("*.rst")} - {"index"}
         self.assertEqual(pages - listed, set())
 
+    def test_readme_names_files_that_are_there(self) -> None:
+        """Pages, and files beside them."""
+        named = re.findall(r"``(?:docs/)?([\w.-]+\.(?:rst|md))``", read("README.rst"))
+        self.assertGreater(len(named), 12)
+        there = {path.name for path in (*DOCS.iterdir(), *ROOT.iterdir())}
+        self.assertEqual(set(named) - there, set())
+
     def test_settings(self) -> None:
         """The numbers that the guides name are the ones that hold."""
         settings = Settings()
