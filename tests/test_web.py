@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -505,6 +506,37 @@ class BoundTests(WebCase):
                 self.assertEqual(fetched.status, 403)
             link = self.get(world, web, "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
             self.assertEqual(link.status, 200)
+
+    def test_odd_requests(self) -> None:
+        """Whatever bytes stand in a request, it is answered, and nothing is logged."""
+        logged: list[Any] = []
+
+        def observe(event: Any) -> None:
+            if "web" in event["log_namespace"]:
+                logged.append(event)
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        with self.ring(1) as (world, members):
+            web = self.web(world, members[0])
+            odd = "\xff\xfe;version=1.x;;q="
+            for path in ("/", "/metrics", "/v1/keys/%ff%00", "/events", "/?a=%ff&b", "//"):
+                for name in ("Accept", "If_None_Match", "Cookie", "Sec_Fetch_Site", "Connection"):
+                    found = self.get(world, web, path, **{name: odd})
+                    self.assertLess(found.status, 500, (path, name))
+            versions = "application/openmetrics-text;version=1.x, text/plain;version=a.b"
+            self.assertEqual(self.get(world, web, "/metrics", Accept=versions).status, 200)
+            self.assertEqual(self.get(world, web, "/", Host=odd).status, 403)
+            for path in ("/", "/status.json", "/nothing", "/\xa6"):
+                self.get(world, web, path, "HEAD")
+            self.assertEqual(logged, [])
+
+    def test_below_nothing(self) -> None:
+        """What is below a page is not the page."""
+        with self.ring(1) as (world, members):
+            web = self.web(world, members[0])
+            for path in ("//", "//v1/keys/x", "/healthz/", "/ring.js/x", "/events/x", "http://x/"):
+                self.assertEqual(self.get(world, web, path).status, 404, path)
 
     def test_slow_request(self) -> None:
         """A byte now and then wins no time."""

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-__all__ = ["HEADERS", "NotFound", "as_json", "as_text", "later", "problem", "sized"]
+__all__ = ["HEADERS", "NotFound", "as_json", "as_text", "header", "later", "problem", "sized"]
 
 #: What every answer says: only what comes from here runs, nobody frames it, nothing is guessed.
 HEADERS = {
@@ -27,6 +27,12 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """A header of a request; whatever bytes it has, it can be looked at."""
+    value = request.getHeader(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def sized(request: Request, kind: str, body: bytes) -> bytes:

@@ -36,6 +36,7 @@ class _OfKey(Resource):
     """Something about the key that the rest of the path is."""
 
     isLeaf = True
+    takes_path = True
 
     def __init__(self, ring: ChordService) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from twisted.web.resource import Resource
 
 from ..base import show_address
-from .answers import later, problem, sized
+from .answers import header, later, problem, sized
 
 if TYPE_CHECKING:
     from twisted.web.server import Request
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["COUNTERS", "GAUGES", "PREFIX", "Metric", "Metrics"]
 
 PREFIX = "py2p_twisted_"
+
+_OPEN_METRICS = "application/openmetrics-text"
 
 #: What a metric is now: pairs of its labels' values and its own.
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -184,7 +186,9 @@ class Metrics(Resource):
 
         async def tell() -> bytes:
             report = await self._ring.report()
-            encode, kind = choose_encoder(request.getHeader("accept") or "")
+            # Which of the two is all that counts: the chooser trips over a version such as 1.x.
+            accepted = header(request, b"accept") or ""
+            encode, kind = choose_encoder(_OPEN_METRICS if _OPEN_METRICS in accepted else "")
             return sized(request, kind, encode(_Both(self._registry, report)))
 
         return later(request, tell())

@@ -17,9 +17,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.resource import IResource, Resource, getChildForRequest
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from .answers import HEADERS, NotFound, problem
+from .answers import HEADERS, NotFound, header, problem
 
 __all__ = ["MOST_CONNECTIONS", "PATIENCE", "ChordSite", "Folder"]
 
@@ -113,6 +113,13 @@ class ChordRequest(Request):
         except Exception:
             self.processingFailed(Failure())
 
+    def render(self, resource: Any) -> None:
+        """Let a resource answer; Twisted's own would log a line for each HEAD."""
+        body = resource.render(self)
+        if body is not NOT_DONE_YET:
+            self.write(body)
+            self.finish()
+
 
 def refusal(request: Request, *, loopback: bool) -> bytes | None:
     """The answer to a request that may not be made; None if it may."""
@@ -120,7 +127,7 @@ def refusal(request: Request, *, loopback: bool) -> bytes | None:
         return problem(
             request, 405, "only GET and HEAD: nothing is changed here", Allow="GET, HEAD"
         )
-    host = request.getHeader("host")
+    host = header(request, b"host")
     if loopback and host is not None and not is_this_machine(host):
         return problem(
             request,
@@ -128,8 +135,8 @@ def refusal(request: Request, *, loopback: bool) -> bytes | None:
             "this page is for this machine only: ask for it as localhost or 127.0.0.1, or name an "
             "interface (--http tcp:PORT:interface=ADDRESS) to let others in",
         )
-    fetched = request.getHeader("sec-fetch-site")
-    if fetched in ("cross-site", "same-site") and request.getHeader("sec-fetch-mode") != "navigate":
+    fetched = header(request, b"sec-fetch-site")
+    if fetched in ("cross-site", "same-site") and header(request, b"sec-fetch-mode") != "navigate":
         return problem(request, 403, "a page of another site asked for this")
     return None
 
@@ -194,8 +201,11 @@ class ChordSite(Site):
         return [b"http/1.1"]
 
     def getResourceFor(self, request: Request) -> Any:
-        """The resource of a path."""
-        return getChildForRequest(self.resource, request)
+        """The resource of a path; nothing is below most of them."""
+        found = getChildForRequest(self.resource, request)
+        if request.postpath and not getattr(found, "takes_path", False):
+            return NotFound()
+        return found
 
 
 class Folder(Resource):
