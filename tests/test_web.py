@@ -20,10 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from py2p_twisted.base import to_base_58
 from py2p_twisted.web import WebService
 from py2p_twisted.web import events as events_module
+from py2p_twisted.web import observatory
 from py2p_twisted.web.endpoint import endpoint_of, on_loopback
 from py2p_twisted.web.events import MOST_VIEWERS
 from py2p_twisted.web.site import MOST_BODY, MOST_CONNECTIONS, PATIENCE, is_this_machine
 from py2p_twisted.web.timeline import Timeline
+from py2p_twisted.web.view import id_of
 from py2p_twisted.wire.reports import EventReport, GroupsReport, Report
 
 from .fakes import FakeTransport, make_peer
@@ -208,7 +210,7 @@ class KeyTests(WebCase):
             config = core.directory.get(told["partition"])
             assert config is not None
             self.assertEqual(
-                [node["id"] for node in told["nodes"]], [p.instance.hex() for p in config.members]
+                [node["id"] for node in told["nodes"]], [id_of(p) for p in config.members]
             )
             self.assertEqual(told["quorum"], 2)
             self.assertTrue(0 <= told["place"] < 1)
@@ -222,7 +224,7 @@ class KeyTests(WebCase):
             world.run(5)
             again = self.get(world, web, "/v1/places/a%20key").json
             away = {node["id"] for node in again["nodes"] if not node["alive"]}
-            self.assertLessEqual(away, {gone.service.node.core.instance.hex()})
+            self.assertLessEqual(away, {id_of(gone.service.node.core.me)})
 
 
 class ProbeTests(WebCase):
@@ -293,6 +295,8 @@ class ProbeTests(WebCase):
             self.assertEqual(sum(node["keys"] for node in told["nodes"]), 30)
             self.assertAlmostEqual(sum(node["share"] for node in told["nodes"]), 1)
             self.assertEqual((told["groups"]["below"], told["groups"]["weak"]), (0, []))
+            trips = [n["round_trip"] for n in told["nodes"] if n["id"] != told["here"]]
+            self.assertTrue(all(0 < trip < 100_000 for trip in trips), trips)
             self.assertEqual({node["reads"] for node in told["nodes"]}, {None})
             for node in members:
                 joined = f"{node.service.node.core.me} joined"
@@ -307,7 +311,7 @@ class ProbeTests(WebCase):
             client.hang_up()
             (lost,) = [node for node in told["nodes"] if node["problem"]]
             self.assertEqual(
-                (lost["id"], lost["name"]), (gone.instance.hex(), to_base_58(gone.id).decode())
+                (lost["id"], lost["name"]), (id_of(gone), to_base_58(gone.id).decode())
             )
             self.assertNotIn("status", lost)
             self.assertEqual(
@@ -365,6 +369,16 @@ class StreamTests(WebCase):
             before = self.asked(members[1])
             world.run(10)
             self.assertEqual(self.asked(members[1]), before)
+
+    def test_large_ring(self) -> None:
+        """It is looked at less often."""
+        self.patch(observatory, "_NODES", 1)
+        with self.ring() as (world, members):
+            viewer = Client(world, self.web(world, members[0]))
+            viewer.ask("/events")
+            world.run(12.5)
+            self.assertTrue(4 <= len(self.events(viewer)) <= 5)
+            viewer.hang_up()
 
     def test_operations_per_second(self) -> None:
         """Counted from one look to the next."""

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from ..wire.endpoints import tune
 from .answers import problem
-from .observatory import EVERY, Observatory
+from .observatory import Observatory
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -132,7 +132,7 @@ class Hub:
     def _again(self, _: object) -> None:
         self._looking = False
         if self._viewers:
-            self._next = self._clock.callLater(EVERY, self._look)
+            self._next = self._clock.callLater(self._observatory.pause, self._look)
 
 
 class Events(Resource):

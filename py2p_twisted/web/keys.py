@@ -18,6 +18,7 @@ from ..base import show_address, to_base_58
 from ..errors import ChordError, KeyTooLarge, OperationTimeout
 from ..ring.circle import key_identifier, key_partition
 from .answers import as_json, later, problem, sized
+from .view import id_of
 
 if TYPE_CHECKING:
     from twisted.web.server import Request
@@ -102,7 +103,7 @@ class Places(_OfKey):
                 "quorum": config.quorum,
                 "nodes": [
                     {
-                        "id": peer.instance.hex(),
+                        "id": id_of(peer),
                         "name": to_base_58(peer.id).decode(),
                         "address": show_address(*peer.address),
                         "alive": peer.instance == core.instance or core.alive(peer),

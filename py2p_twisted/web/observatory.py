@@ -1,7 +1,7 @@
 """Looking at the ring for all who watch (floor 4): one look at a time serves everybody.
 
 Owns when the members are asked how they are: never when nobody wants to know, and at most once in
-:data:`EVERY` seconds, however many do.
+:data:`EVERY` second, however many do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.web.resource import Resource
 from ..ring.circle import partition_count
 from .answers import as_json, later
 from .timeline import Timeline
-from .view import Rates, groups_of, node_of
+from .view import Rates, groups_of, id_of, node_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EVERY", "Observatory", "Status"]
 
-#: Seconds between two looks.
+#: Seconds between two looks at a ring of up to so many nodes; in proportion more at a larger one.
 EVERY = 1.0
+_NODES = 200
 
 
 class Observatory:
@@ -51,10 +52,15 @@ class Observatory:
         self._counted: dict[bytes, tuple[int, int, int]] = {}  # instance: uptime, reads, writes
         self._timeline = Timeline()
 
+    @property
+    def pause(self) -> float:
+        """Seconds from one look to the next: a large ring costs no more than a small one."""
+        return EVERY * max(1.0, len(self._seen.get("nodes", ())) / _NODES)
+
     def look(self) -> Deferred[dict[str, Any]]:
         """The ring, as it was told within the last second."""
         at = self._seen_at
-        if at is not None and 0 <= self._clock.seconds() - at < EVERY:
+        if at is not None and 0 <= self._clock.seconds() - at < self.pause:
             return succeed(self._seen)
         waiting: Deferred[dict[str, Any]] = Deferred()
         self._waiting.append(waiting)
@@ -79,6 +85,7 @@ class Observatory:
         for member in members:
             if member.report is not None:
                 self._timeline.hear(member.report, self._now())
+        trips = {link.peer.instance: link.round_trip for link in here.links}
         reached = {member.peer.instance: member.report is not None for member in members}
         self._seen = {
             "at": self._now(),
@@ -87,11 +94,17 @@ class Observatory:
             "encryption": core.settings.prot.encryption,
             "k": k,
             "replicas": core.replicas,
-            "here": core.instance.hex(),
+            "here": id_of(core.me),
             "phase": here.phase,
             "status": here.status,
             "nodes": [
-                node_of(member, k, copies, rates.get(member.peer.instance, Rates()))
+                node_of(
+                    member,
+                    k,
+                    copies,
+                    rates.get(member.peer.instance, Rates()),
+                    trips.get(member.peer.instance),
+                )
                 for member in members
             ],
             "groups": groups_of(core.directory, reached, core.replicas, partition_count(k)),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..reporting import Member
     from ..wire.reports import Report
 
-__all__ = ["MOST_WEAK", "Rates", "groups_of", "node_of"]
+__all__ = ["MOST_WEAK", "Rates", "groups_of", "id_of", "node_of"]
 
 #: Slices of groups below strength that are told.
 MOST_WEAK = 64
@@ -30,14 +30,17 @@ class Rates(NamedTuple):
 
 
 def id_of(peer: Peer) -> str:
-    """The name of a node within one view."""
-    return peer.instance.hex()
+    """The name of a node within one view: short, since each is told of many times."""
+    return peer.instance[:8].hex()
 
 
-def node_of(member: Member, k: int, copies: int, rates: Rates) -> dict[str, Any]:
+def node_of(
+    member: Member, k: int, copies: int, rates: Rates, round_trip: int | None
+) -> dict[str, Any]:
     """One member, with its place on the circle as a fraction of it.
 
     :param copies: how many copies of keys all members have.
+    :param round_trip: in microseconds, to the node that looks; None: it is that node, say.
     """
     peer = member.peer
     node: dict[str, Any] = {
@@ -46,6 +49,7 @@ def node_of(member: Member, k: int, copies: int, rates: Rates) -> dict[str, Any]
         "place": peer.id / (1 << k),
         "address": show_address(*peer.address),
         "problem": member.problem,
+        "round_trip": round_trip,
     }
     report = member.report
     if report is not None:
@@ -76,11 +80,6 @@ def _told_by(report: Report, copies: int, rates: Rates) -> dict[str, Any]:
         "successors": [id_of(peer) for peer in report.successors],
         "fingers": [id_of(peer) for peer in report.fingers],
         "missing": [id_of(peer) for peer, _ in report.missing],
-        "round_trips": {
-            id_of(link.peer): link.round_trip
-            for link in report.links
-            if not link.leeching and link.round_trip is not None
-        },
     }
 
 

@@ -48,14 +48,12 @@ function element(name, text, className = "") {
 
 function digest(heard) {
   const keys = heard.nodes.reduce((sum, node) => sum + (node.keys ?? 0), 0);
-  const here = heard.nodes.find((node) => node.id === heard.here);
   for (const node of heard.nodes) {
     node.here = node.id === heard.here;
     node.silent = node.problem !== "";
     node.leaving = node.phase === "leaving" || node.phase === "joining";
     node.onCircle = node.phase === "joined" || node.phase === "leaving";
     node.share = node.keys && keys ? node.keys / keys : 0;
-    node.trip = here?.round_trips?.[node.id];
     node.label = node.name.length > 9 ? `${node.name.slice(0, 7)}…` : node.name;
     node.state = node.silent ? "does not answer" : node.phase;
     node.fingers ??= [];
@@ -166,7 +164,7 @@ function facts(node) {
     ...pair("Reads, writes per second", `${perSecond(node.reads)}, ${perSecond(node.writes)}`),
     ...pair("Successors", names(node.successors)),
     ...pair("Fingers", names(node.fingers)),
-    ...pair("Round trip from here", node.here ? "–" : milliseconds(node.trip)),
+    ...pair("Round trip from here", node.here ? "–" : milliseconds(node.round_trip)),
     ...pair("Connections", whole.format(node.connections)),
     ...pair("Up for", duration(node.uptime)),
     ...pair("Version", node.version),
@@ -186,7 +184,7 @@ function showTable() {
     name.scope = "row";
     const told = node.silent ? Array(8).fill("–") : [
       whole.format(node.copies), percent(node.share), node.groups, node.below,
-      perSecond(node.reads), perSecond(node.writes), node.here ? "this node" : milliseconds(node.trip),
+      perSecond(node.reads), perSecond(node.writes), node.here ? "this node" : milliseconds(node.round_trip),
       duration(node.uptime),
     ];
     row.append(
