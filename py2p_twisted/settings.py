@@ -36,6 +36,8 @@ class Settings:
     replicas: int | None = None  # copies of a key; None: the ring's own number
     successors: int = 8  # entries of the successor list (r)
 
+    wire_version: int | None = None  # the newest to speak, as an older program would; None: all
+
     max_key: int = 4 * 1024
     max_value: int = 1024 * 1024
     max_frame: int = 1280 * 1024

@@ -23,7 +23,16 @@ from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Record
 from py2p_twisted.wire.codec import decode, encode
 from py2p_twisted.wire.link import Link
 from py2p_twisted.wire.links import Links
-from py2p_twisted.wire.messages import WIRE_VERSION, Done, Hello, Message, Ping, Read, Value
+from py2p_twisted.wire.messages import (
+    OLDEST_VERSION,
+    WIRE_VERSION,
+    Done,
+    Hello,
+    Message,
+    Ping,
+    Read,
+    Value,
+)
 
 from .simulation.clock import SimClock
 from .simulation.connection import SimTransport
@@ -187,8 +196,9 @@ class FakeNode:
         self.host = host
         self.clock = host.clock
         self.said = Hello(
-            *(WIRE_VERSION, prot.subnet, prot.encryption, settings.k, b"ring"),
+            *(OLDEST_VERSION, prot.subnet, prot.encryption, settings.k, b"ring"),
             *(False, False, self.peer, DEFAULT_REPLICAS),
+            newest=settings.wire_version or WIRE_VERSION,
         )
         self.refusal: ChordError | None = None
         self.reply: Callable[[Any], Any] = self.answer_at_once

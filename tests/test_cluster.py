@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.errors import OperationTimeout, Unavailable
 from py2p_twisted.settings import DEFAULT_REPLICAS
-from py2p_twisted.wire.messages import WIRE_VERSION, Done, Hello
+from py2p_twisted.wire.messages import OLDEST_VERSION, Done, Hello
 
 from .cluster.__main__ import options
 from .cluster.keys import KeyPool, WorkKey, teams
@@ -220,7 +220,7 @@ class EndTransport(FakeTransport):
 
 def hello_from(port: int) -> bytes:
     """The first frame of whoever announces this port."""
-    fields = (WIRE_VERSION, "chord", "Plaintext", 6, b"", True, False)
+    fields = (OLDEST_VERSION, "chord", "Plaintext", 6, b"", True, False)
     return framed(Hello(*fields, make_peer(1, HOST, port), DEFAULT_REPLICAS))
 
 

@@ -74,6 +74,7 @@ from py2p_twisted.wire.messages import (
     Written,
 )
 from py2p_twisted.wire.reports import EventReport, GroupsReport, LinkReport, StorageReport
+from py2p_twisted.wire.versions import SINCE
 
 from .test_plugin import PATIENCE, TWISTD, environment
 
@@ -473,6 +474,20 @@ class TestProtocol(SynchronousTestCase):
                 code[name] = (str(tag), fields_of(message) or "none")
         self.assertEqual(page, code)
 
+    def test_versions(self) -> None:
+        """Every message that came after the oldest version."""
+        page = {
+            int(row[0].removeprefix("version ")): set(re.findall(r"``(\w+)``", row[1]))
+            for row in table_rows(section("protocol.rst", "Versions"))
+            if row[0].startswith("version ")
+        }
+        code: dict[int, set[str]] = {}
+        for kind, since in SINCE.items():
+            code.setdefault(since, set()).add(kind.__name__)
+        self.assertEqual(page, code)
+        text = section("protocol.rst", "Versions")
+        self.assertIn(f"Version {messages.OLDEST_VERSION} is the oldest", text)
+
     def test_who_may_ask(self) -> None:
         """Every request says whether a node that keeps nothing may send it."""
         page = {
@@ -543,8 +558,9 @@ class TestProtocol(SynchronousTestCase):
         peer = Peer(bytes(range(16)), bytes([42]), "127.0.0.1", 4445)
         settings = Settings()
         hello = Hello(
-            messages.WIRE_VERSION, *settings.prot, settings.k, b"", True, False, peer
-        )  # fmt: skip
+            *(messages.OLDEST_VERSION, *settings.prot, settings.k, b"", True, False, peer),
+            newest=messages.WIRE_VERSION,
+        )
         self.check("hello", hello)
         self.assertLess(len(self.example("hello")), settings.max_hello)
 

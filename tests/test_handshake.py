@@ -22,6 +22,7 @@ from py2p_twisted.table.group import FIRST_EPOCH
 from py2p_twisted.wire.codec import encode
 from py2p_twisted.wire.endpoints import TLS_REFUSAL
 from py2p_twisted.wire.messages import (
+    OLDEST_VERSION,
     WIRE_VERSION,
     Answer,
     Ask,
@@ -165,8 +166,8 @@ class MismatchTests(HandshakeCase):
 
     def test_wire_version(self) -> None:
         a, b = self.node(1), self.node(2)
-        ours, theirs = WIRE_VERSION, WIRE_VERSION + 1
-        b.announce(version=theirs)
+        ours, theirs = f"{OLDEST_VERSION} to {WIRE_VERSION}", f"{WIRE_VERSION + 1}"
+        b.announce(version=WIRE_VERSION + 1, newest=0)
         with self.told(f"wire version is {theirs} here and {ours} there"):
             dialling = self.dial(a, b)
             self.run_for(2)

@@ -14,6 +14,7 @@ from py2p_twisted.settings import Settings
 from py2p_twisted.table.group import FIRST_EPOCH
 from py2p_twisted.wire.link import Link
 from py2p_twisted.wire.messages import (
+    OLDEST_VERSION,
     WIRE_VERSION,
     Accept,
     Answer,
@@ -31,7 +32,10 @@ from py2p_twisted.wire.protocol import MessageProtocol
 
 from .fakes import FakeReceiver, FakeTransport, make_peer, unframed
 
-HELLO = Hello(WIRE_VERSION, "chord", "Plaintext", 6, b"ring", False, False, make_peer(2), 3)
+HELLO = Hello(
+    *(OLDEST_VERSION, "chord", "Plaintext", 6, b"ring", False, False, make_peer(2), 3),
+    newest=WIRE_VERSION,
+)
 
 
 class LinkCase(SynchronousTestCase):
@@ -344,6 +348,17 @@ class AnswerTests(LinkCase):
         self.assertFalse(self.transport.disconnecting)
         self.reply = Done()
         self.assertEqual(self.asked(), [Answer(0, Done())])
+
+    def test_a_node_that_cannot_says_why(self) -> None:
+        """At once or later; it is no mistake of the program, and the log has nothing of it."""
+        error = Unavailable("the node stops " + "now " * 500)
+        declined = Declined(str(error)[:1024])
+        self.reply = error
+        self.assertEqual(self.asked(), [Answer(0, declined)])
+        self.reply = Deferred()
+        self.asked()
+        self.reply.errback(error)
+        self.assertEqual(self.sent(), [Answer(0, declined)])
 
     def test_too_many_that_wait(self) -> None:
         """Busy means that nothing was done: the node is not even asked."""

@@ -64,6 +64,7 @@ class _Doctor:
     async def _who(self, node: Address) -> bool:
         """Is a node there, and of which network?"""
         from ..wire.probe import probe
+        from ..wire.versions import show_versions
 
         session, name = self._session, show_address(*node)
         if session.security is not None and session.security.authenticated:
@@ -76,7 +77,8 @@ class _Doctor:
         session.hello = hello
         await self._tell(Finding(GOOD, "reachable", f"{name} answers"))
         encrypted = "TLS" if session.security is not None else "not encrypted"
-        text = f"subnet {hello.subnet!r}, k={hello.k}, {encrypted}, wire version {hello.version}"
+        wire = show_versions(hello)
+        text = f"subnet {hello.subnet!r}, k={hello.k}, {encrypted}, wire version {wire}"
         await self._tell(Finding(GOOD, "handshake", text))
         if hello.ring:
             return True

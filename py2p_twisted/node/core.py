@@ -33,7 +33,7 @@ from ..table.group import Config
 from ..table.witness import Witness
 from ..wire.link import Link
 from ..wire.links import Links
-from ..wire.messages import WIRE_VERSION, Hello, Reply, Request
+from ..wire.messages import OLDEST_VERSION, WIRE_VERSION, Hello, Reply, Request
 from .chronicle import Chronicle
 from .kept import Kept
 from .sleeper import Sleeper
@@ -175,12 +175,18 @@ class Core(Kept):
             and all(link.hello.ring != self.ring_id for link in self.links)
         )
 
+    @property
+    def wire_version(self) -> int:
+        """The newest wire version that this node speaks."""
+        asked = self.settings.wire_version
+        return WIRE_VERSION if asked is None else min(asked, WIRE_VERSION)
+
     def hello(self) -> Hello:
         """What this node announces now."""
         settings = self.settings
         ring = self.ring_id
         return Hello(
-            WIRE_VERSION,
+            OLDEST_VERSION,
             settings.prot.subnet,
             settings.prot.encryption,
             settings.k,
@@ -190,6 +196,7 @@ class Core(Kept):
             self.me,
             self.replicas if ring else settings.replicas or 0,
             self.full,
+            self.wire_version,
         )
 
     # -- peers

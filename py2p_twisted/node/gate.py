@@ -10,14 +10,11 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
-from ..errors import ChordError
 from ..wire.link import Pending
 from ..wire.messages import (
     Accept,
     Changed,
-    Declined,
     FindSuccessor,
     GetConfig,
     GetConfigs,
@@ -49,19 +46,12 @@ def once_kept(core: Core, request: Request, reply: Any) -> Any:
     if journal is None or type(request) in _OF_THE_RING:
         return reply
     if isinstance(reply, Deferred):
-        told = reply.addCallback(lambda told: core.kept().addCallback(lambda _: told))
-        return told.addErrback(_declined)
+        return reply.addCallback(lambda told: core.kept().addCallback(lambda _: told))
     if isinstance(reply, Pending) or not journal.behind:
         return reply  # writes count what is kept, and nothing else
     pending = Pending()
     core.when_kept(partial(pending.fire, reply), _touched(core, request))
     return pending
-
-
-def _declined(failure: Failure) -> Declined:
-    """The disk failed, or the node stops."""
-    failure.trap(ChordError)
-    return Declined(failure.getErrorMessage())
 
 
 def _touched(core: Core, request: Request) -> Iterable[int] | None:

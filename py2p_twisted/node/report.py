@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..base import Peer
 from ..table.group import Config
-from ..wire.messages import WIRE_VERSION
 from ..wire.reports import MOST_LINKS, EventReport, GroupsReport, LinkReport, Report, StorageReport
 from .core import Core, Phase
 
@@ -39,7 +38,7 @@ def make_report(core: Core, sync: Sync, security: Any, status: str) -> Report:
     authenticated = security is not None and security.authenticated
     return Report(
         __version__,
-        WIRE_VERSION,
+        core.wire_version,
         core.me,
         core.ring_id,
         core.settings.k,

@@ -16,7 +16,9 @@ Number = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Identifier = Annotated[bytes, msgspec.Meta(min_length=1, max_length=20)]
 Key = Annotated[bytes, msgspec.Meta(max_length=4096 + 32)]
 Instance = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-Reason = Annotated[str, msgspec.Meta(max_length=1024)]
+#: Characters of a reason.
+MOST_REASON = 1024
+Reason = Annotated[str, msgspec.Meta(max_length=MOST_REASON)]
 #: Parts of one message, one for each partition at most.
 MANY = msgspec.Meta(max_length=1024)
 #: Keys of one message, over all its parts; honest nodes put some 1200 into one.
@@ -44,6 +46,11 @@ class Declined(Frozen, frozen=True, tag=102):
     """No, for a reason that its sender may tell its user."""
 
     reason: Reason
+
+
+def declined(error: BaseException) -> Declined:
+    """No, for the reason that an error tells, as much of it as fits."""
+    return Declined(str(error)[:MOST_REASON])
 
 
 class Busy(Frozen, frozen=True, tag=103):

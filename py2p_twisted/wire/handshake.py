@@ -17,10 +17,12 @@ from twisted.python.failure import Failure
 from .. import errors
 from ..base import show_address
 from ..errors import BadMessage, ChordError, NetworkMismatch, PeerUnreachable, RingConflict
+from .bodies import MOST_REASON
 from .endpoints import looks_like_tls, plain_text_met_tls
 from .link import Link
 from .messages import Answer, Ask, Hello, Message, Refused, Who
 from .protocol import MessageProtocol
+from .versions import common_version, show_versions, versions_of
 
 if TYPE_CHECKING:
     from .links import Links
@@ -37,7 +39,7 @@ def describe(hello: Hello) -> str:
     """The network that a HELLO announces, for people."""
     return (
         f"subnet {hello.subnet!r}, encryption {hello.encryption!r}, k={hello.k}, "
-        f"wire version {hello.version}"
+        f"wire version {show_versions(hello)}"
     )
 
 
@@ -47,13 +49,16 @@ def differences(ours: Hello, theirs: Hello) -> str:
         "subnet": (ours.subnet, theirs.subnet),
         "encryption": (ours.encryption, theirs.encryption),
         "k": (ours.k, theirs.k),
-        "wire version": (ours.version, theirs.version),
     }
-    return "; ".join(
+    found = [
         f"{name} is {mine!r} here and {their!r} there"
         for name, (mine, their) in fields.items()
         if mine != their
-    )
+    ]
+    if common_version(ours, theirs) is None:
+        mine, their = show_versions(ours), show_versions(theirs)
+        found.append(f"wire version is {mine} here and {their} there")
+    return "; ".join(found)
 
 
 class Connection:
@@ -185,6 +190,7 @@ class Connection:
             links.settings,
             self.protocol,
             message,
+            version=common_version(ours, message) or ours.version,
             dialled=self._dialled is not None,
             answer=links.answer,
             offended=partial(links.complaints.offended, self.host),
@@ -204,6 +210,9 @@ class Connection:
         if hello.peer.instance != link.peer.instance:
             self.refuse(PeerUnreachable(f"{self.address} changed its instance"))
             return
+        if versions_of(hello) != versions_of(link.hello):
+            self.refuse(PeerUnreachable(f"{self.address} changed its wire version"))
+            return
         error = links.judge(hello, self.protocol.transport)
         if error is not None:
             self.refuse(error)
@@ -221,7 +230,7 @@ class Connection:
     def _refuse(self, error: ChordError, reason: str) -> None:
         self.error = self.error or error
         ours = describe(self._our_hello())
-        self.protocol.send(Refused(type(error).__name__, reason[:1024], ours[:1024]))
+        self.protocol.send(Refused(type(error).__name__, reason[:MOST_REASON], ours[:MOST_REASON]))
         self.protocol.close()
 
     def give_up(self, error: ChordError) -> None:

@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 from ..base import Peer
 from ..errors import ChordError, OperationTimeout, PeerUnreachable, Unavailable
 from ..settings import Settings
-from .bodies import Frozen
+from .bodies import Frozen, declined
 from .complaints import printable
 from .messages import (
+    WIRE_VERSION,
     Answer,
     Ask,
     Busy,
@@ -38,6 +39,7 @@ from .messages import (
     WriteOne,
 )
 from .round_trips import RoundTrips
+from .versions import unknown_to, why_unknown
 
 if TYPE_CHECKING:
     from .protocol import MessageProtocol
@@ -84,6 +86,7 @@ class Link:
 
     :param protocol: carries the messages.
     :param hello: what the peer announced.
+    :param version: of the wire, the newest that both sides speak.
     :param dialled: True if this side made the connection.
     :param answer: ``answer(link, request)`` returns the reply or a Deferred of it.
     :param offended: is called when the peer does what it should not; may that be logged?
@@ -98,11 +101,13 @@ class Link:
         protocol: MessageProtocol,
         hello: Hello,
         *,
+        version: int = WIRE_VERSION,
         dialled: bool,
         answer: Callable[[Link, Request], Any],
         offended: Callable[[], bool] = lambda: True,
     ) -> None:
         self.hello = hello
+        self.version = version
         self.dialled = dialled
         self.retired = False  # a better connection to the same peer exists
         self.heard_at = clock.seconds()
@@ -119,6 +124,7 @@ class Link:
         self._answering = 0
         self._times = RoundTrips(settings)
         self._lost = False
+        self._unknown = unknown_to(version)
 
     @property
     def peer(self) -> Peer:
@@ -156,7 +162,8 @@ class Link:
         :param timeout: seconds from when it is sent; by default :meth:`request_timeout`.  Before
             that it waits for at most ``Settings.operation_timeout``.
         :returns: fires with the reply, or fails with `OperationTimeout`, `PeerUnreachable`, or
-            `Unavailable` if too many wait.
+            `Unavailable` if too many wait.  What the peer's wire version does not have is not
+            sent: `Declined` here says so.
         """
         deferred: Deferred[Reply] = Deferred(self._cancelled)
         self.request(request, _Fire(deferred), timeout)
@@ -169,6 +176,8 @@ class Link:
         settings = self._settings
         if self._lost or self._protocol.closed:
             done(Failure(PeerUnreachable(f"the connection to {self.peer} is gone")))
+        elif type(request) in self._unknown:
+            done(Declined(why_unknown(request, self.peer, self.version)))
         elif self._has_room() and not self._queue:
             self._send(request, done, timeout)
         elif len(self._queue) < settings.queued_requests:
@@ -251,6 +260,9 @@ class Link:
                 self.log.warn("{peer} asks and does not read the answers: dropped", peer=self._name)
             protocol.abort()
             return
+        if type(ask.body) in self._unknown:
+            self._speaks_another_version()
+            return
         full = queued > most or self._answering >= settings.requests_per_connection
         if full or (protocol.late and type(ask.body) in _OF_CLIENTS):
             protocol.refused_busy()
@@ -259,7 +271,7 @@ class Link:
         try:
             reply = self._answer(self, ask.body)
         except ChordError as error:
-            protocol.send(Answer(number, Declined(str(error))))
+            self._refuse(error, number)
             return
         except Exception:
             self._decline(Failure(), number)
@@ -273,11 +285,20 @@ class Link:
             self._answering += 1
             reply.addBoth(self._reply_later, number)
 
+    def _speaks_another_version(self) -> None:
+        if self._offended():
+            self.log.warn(
+                "{peer} asks what wire version {version} does not have: dropped",
+                peer=self._name,
+                version=self.version,
+            )
+        self._protocol.abort()
+
     def _reply(self, number: int, reply: Any) -> None:
         try:
             self._protocol.send(Answer(number, reply))
         except ChordError as error:
-            self._protocol.send(Answer(number, Declined(str(error))))
+            self._refuse(error, number)
 
     def _reply_pending(self, number: int, reply: Reply) -> None:
         self._answering -= 1
@@ -285,10 +306,16 @@ class Link:
 
     def _reply_later(self, result: Reply | Failure, number: int) -> None:
         self._answering -= 1
-        if isinstance(result, Failure):
-            self._decline(result, number)
-        else:
+        if not isinstance(result, Failure):
             self._reply(number, result)
+        elif isinstance(result.value, ChordError):
+            self._refuse(result.value, number)
+        else:
+            self._decline(result, number)
+
+    def _refuse(self, error: ChordError, number: int) -> None:
+        """The node cannot do that, and the peer may know why."""
+        self._protocol.send(Answer(number, declined(error)))
 
     def _decline(self, failure: Failure, number: int) -> None:
         if self._offended():

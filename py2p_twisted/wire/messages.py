@@ -90,6 +90,7 @@ from .reports import GetReport, Leave, Report, Who
 from .watches import Changed, Told, Unwatch, Watch, Watched, WatchPart
 
 __all__ = [
+    "OLDEST_VERSION",
     "WIRE_VERSION",
     "Accept",
     "Accepted",
@@ -176,8 +177,8 @@ __all__ = [
     "WrongEpoch",
 ]
 
-#: Both sides must speak the same.
-WIRE_VERSION = 2
+#: The oldest wire version that this program speaks, and the newest; see :mod:`.versions`.
+OLDEST_VERSION, WIRE_VERSION = 2, 3
 
 Request = (
     Ping
@@ -253,7 +254,8 @@ Reply = (
 class Hello(Frozen, frozen=True, tag=0):
     """Who I am, first in both directions.
 
-    :ivar version: of the wire protocol.
+    :ivar version: of the wire protocol, the oldest that I speak: nodes of version 2 talk to those
+        only that say 2 here.
     :ivar subnet: of ``base.protocol``.
     :ivar encryption: of ``base.protocol``.
     :ivar k: bits of an identifier.
@@ -264,6 +266,7 @@ class Hello(Frozen, frozen=True, tag=0):
     :ivar replicas: how many copies of a key my ring keeps; while I know none, how many my user
         asked for, 0 if that is left to the ring.
     :ivar full: my quota of bytes is used up.
+    :ivar newest: version of the wire protocol that I speak; 0: only the oldest.
     """
 
     version: Number
@@ -276,6 +279,7 @@ class Hello(Frozen, frozen=True, tag=0):
     peer: Peer
     replicas: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
     full: bool = False
+    newest: Number = 0
 
 
 class Refused(Frozen, frozen=True, tag=255):

@@ -28,6 +28,7 @@ from py2p_twisted.wire.messages import (
     Done,
     GetConfigs,
     Hello,
+    Leave,
     Page,
     Ping,
     Prepare,
@@ -49,6 +50,8 @@ __all__ = ["ATTACKS", "TLS_ATTACKS", "Attack"]
 CROWD = 56
 #: Bounds of ``settings.Settings``.
 MOST_CONNECTIONS, MOST_OF_ADDRESS, MAX_FRAME = 1024, 64, 1280 * 1024
+#: Anybody who is let in may ask for these, and they are done.
+_WISHES = (Recover, Leave)
 
 
 @dataclass(frozen=True)
@@ -291,8 +294,8 @@ def every_field(victim: Victim) -> str:
             if raw is None:
                 raw = victim.connect()
                 raw.meet()
-            if kind is Recover and not bent(body):
-                continue  # anybody may ask for that, and it is done
+            if kind in _WISHES and not bent(body):
+                continue
             raw.send(framed(body))
             if bent(body):
                 assert raw.ended(5) is not None, body
@@ -312,8 +315,9 @@ def out_of_range(victim: Victim, number_of_requests: int = 3000) -> str:
     kinds: dict[str, int] = {}
     raw = victim.connect()
     raw.meet(hello(12))
+    asked = [kind for kind in REQUESTS if kind not in _WISHES]
     for number in range(number_of_requests):
-        request = forger.body(REQUESTS[number % (len(REQUESTS) - 1)])  # all but Recover
+        request = forger.body(asked[number % len(asked)])
         reply = raw.ask(request)
         assert reply is not None, request
         kinds[type(reply).__name__] = kinds.get(type(reply).__name__, 0) + 1

@@ -14,7 +14,7 @@ import msgspec
 from py2p_twisted.base import Peer
 from py2p_twisted.settings import DEFAULT_PROTOCOL
 from py2p_twisted.wire.codec import decode, encode
-from py2p_twisted.wire.messages import WIRE_VERSION, Answer, Ask, Hello
+from py2p_twisted.wire.messages import OLDEST_VERSION, WIRE_VERSION, Answer, Ask, Hello
 
 __all__ = ["HOST", "Address", "Raw", "framed", "hello", "source"]
 
@@ -34,8 +34,9 @@ def hello(number: int = 1, **changes: Any) -> Hello:
     """What an ordinary leeching node of the default network says."""
     peer = Peer(number.to_bytes(16, "big"), b"\x01", HOST, 9)
     said = Hello(
-        *(WIRE_VERSION, DEFAULT_PROTOCOL.subnet, DEFAULT_PROTOCOL.encryption, 6),
+        *(OLDEST_VERSION, DEFAULT_PROTOCOL.subnet, DEFAULT_PROTOCOL.encryption, 6),
         *(b"", True, False, peer, 0),
+        newest=WIRE_VERSION,
     )
     return msgspec.structs.replace(said, **changes)
 

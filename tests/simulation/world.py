@@ -40,6 +40,7 @@ class SimNode:
 
     :param join: what its service is to join through; None: nothing by itself.
     :param disk: what it keeps its memory on; None: nothing of it outlives the process.
+    :param settings: its own, where they differ from those of the world.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class SimNode:
         host: SimHost,
         join: Sequence[tuple[str, int]] | None = None,
         disk: SimDisk | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self.number = number
         self.host = host
@@ -60,7 +62,7 @@ class SimNode:
             PORT,
             join=join,
             storage=disk,
-            settings=world.settings,
+            settings=settings or world.settings,
             rng=Random(world.rng.getrandbits(64)),
             endpoints=host,
         )
@@ -127,12 +129,13 @@ class World:
         address: str | None = None,
         join: Sequence[tuple[str, int]] | None = None,
         disk: SimDisk | None = None,
+        settings: Settings | None = None,
     ) -> SimNode:
         """A new node on a new host (or again at an old address); without `join` it only listens."""
         self._number += 1
         number = self._number
         host = self.network.host(address or f"10.0.{number // 250}.{number % 250 + 1}")
-        node = SimNode(self, number, host, join, disk)
+        node = SimNode(self, number, host, join, disk, settings)
         self.nodes.append(node)
         return node
 
