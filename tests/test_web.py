@@ -18,9 +18,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.base import to_base_58
-from py2p_twisted.web import WebService
+from py2p_twisted.web import WebService, observatory
 from py2p_twisted.web import events as events_module
-from py2p_twisted.web import observatory
 from py2p_twisted.web.endpoint import endpoint_of, on_loopback
 from py2p_twisted.web.events import MOST_VIEWERS
 from py2p_twisted.web.site import MOST_BODY, MOST_CONNECTIONS, PATIENCE, is_this_machine
