@@ -74,6 +74,5 @@ def compare(seen: Seen, history: History | None) -> tuple[bytes | None, bool, bo
         # Four refusals in a row: what was seen is what they left alone, if nothing else is gone.
         unchanged = forgot == stamp
         return (seen.write if unchanged else None), not unchanged, not unchanged
-    if forgot < stamp:  # its tombstone was dropped meanwhile, and the record began anew
-        return newest, True, seen.alive or bool(forgot) or len(applied) > 1
-    return newest, True, forgot > stamp or len(applied) > 1
+    # If less was forgotten, its tombstone was dropped meanwhile, and the record began anew.
+    return newest, True, forgot != stamp or len(applied) > 1

@@ -19,6 +19,7 @@ from py2p_twisted.node.core import USER
 from py2p_twisted.table.acceptor import Acceptor
 from py2p_twisted.table.directory import Directory
 from py2p_twisted.table.group import Ballot, Config, Record
+from py2p_twisted.table.history import History, history_of
 from py2p_twisted.table.values import plain
 
 from .workload import KEYS
@@ -39,6 +40,7 @@ class Oracle:
     def __init__(self) -> None:
         self._accepted: dict[tuple[bytes, Ballot], set[bytes]] = defaultdict(set)
         self._chosen: dict[tuple[bytes, Ballot], bytes | None] = {}
+        self._histories: dict[bytes, dict[Ballot, History]] = defaultdict(dict)
 
     def listen(self, node: SimNode) -> None:
         """Hear of whatever this node accepts from now on."""
@@ -66,6 +68,7 @@ class Oracle:
         members.add(instance)
         if record.ballot.epoch != config.epoch or len(members) >= config.quorum:
             self._chosen[version] = plain(record.value)
+            self._histories[key[1:]][record.ballot] = history_of(record)
 
     def problem(self, event: Event) -> str | None:
         """Why this event cannot be; None if it can."""
@@ -78,6 +81,23 @@ class Oracle:
         if self._chosen[version] != event.value:
             return f"{event}: {self._chosen[version]!r} was chosen"
         return None
+
+    def between(self, before: Event, event: Event) -> int:
+        """How many writes of the key there were after the one event and before the other.
+
+        A record that began anew after its tombstone was dropped has no trace of those before that.
+        """
+        first, last = before.version._ballot, event.version._ballot
+        writes = {
+            ballot: history.applied[-1]
+            for ballot, history in self._histories[event.key].items()
+            if history.applied
+        }
+        found = {write for ballot, write in writes.items() if first < ballot < last}
+        history = self._histories[event.key][last]
+        if not history.forgot:
+            found &= {*history.applied}
+        return len(found - {writes.get(first), writes.get(last)})
 
 
 class _Acceptors(dict[int, Acceptor]):
@@ -142,6 +162,8 @@ class Lookout:
         recovered = any(config.epoch.era for node in self._world.nodes for config in _configs(node))
         if event.version <= before.version and not recovered:
             self.problems.append(f"{event} comes after {before}")
+        if problem is None and not event.skipped and self._oracle.between(before, event):
+            self.problems.append(f"{event} comes after {before}, and others were between")
         there = {"add": False, "change": True}.get(event.kind, before.value is not None)
         if there is not (before.value is not None) or (
             event.kind == "delete" and not there and not event.skipped
