@@ -25,6 +25,7 @@ from py2p_twisted.web.events import MOST_VIEWERS
 from py2p_twisted.web.site import MOST_BODY, MOST_CONNECTIONS, PATIENCE, is_this_machine
 from py2p_twisted.web.timeline import Timeline
 from py2p_twisted.web.view import id_of
+from py2p_twisted.wire.messages import Declined, GetReport
 from py2p_twisted.wire.reports import EventReport, GroupsReport, Report
 
 from .fakes import FakeTransport, make_peer
@@ -313,6 +314,7 @@ class ProbeTests(WebCase):
                 (lost["id"], lost["name"]), (id_of(gone), to_base_58(gone.id).decode())
             )
             self.assertNotIn("status", lost)
+            self.assertFalse(lost["alive"])
             self.assertEqual(
                 told["groups"]["below"], sum(w["groups"] for w in told["groups"]["weak"])
             )
@@ -320,6 +322,18 @@ class ProbeTests(WebCase):
             self.assertEqual(told["groups"]["without_quorum"], 0)
             losses = [event for event in told["events"] if event["kind"] == "lost"]
             self.assertEqual(len(losses), 1, losses)  # two neighbours noticed
+
+    def test_there_and_silent(self) -> None:
+        """A member that does not tell how it is, but is there, is not lost."""
+        with self.ring(3) as (world, members):
+            web = self.web(world, members[0])
+            old = members[2].service.node
+            old._own[GetReport] = lambda *_: Declined("of another version")
+            told = self.get(world, web, "/status.json").json
+            (mute,) = [node for node in told["nodes"] if node["problem"]]
+            self.assertEqual((mute["id"], mute["alive"]), (id_of(old.core.me), True))
+            self.assertIn("of another version", mute["problem"])
+            self.assertEqual(told["groups"]["below"], 0)
 
     def test_nothing_of_keys(self) -> None:
         """No key and no value is in what the page gets."""

@@ -86,7 +86,11 @@ class Observatory:
             if member.report is not None:
                 self._timeline.hear(member.report, self._now())
         trips = {link.peer.instance: link.round_trip for link in here.links}
-        reached = {member.peer.instance: member.report is not None for member in members}
+        # One that is too busy to tell, or of a version that cannot, is there all the same.
+        alive = {
+            member.peer.instance: member.report is not None or core.alive(member.peer)
+            for member in members
+        }
         self._seen = {
             "at": self._now(),
             "ring": core.ring_name if core.ring_id else "",
@@ -104,10 +108,11 @@ class Observatory:
                     copies,
                     rates.get(member.peer.instance, Rates()),
                     trips.get(member.peer.instance),
+                    alive=alive[member.peer.instance],
                 )
                 for member in members
             ],
-            "groups": groups_of(core.directory, reached, core.replicas, partition_count(k)),
+            "groups": groups_of(core.directory, alive, core.replicas, partition_count(k)),
             "events": self._timeline.told(),
         }
         self._seen_at = began

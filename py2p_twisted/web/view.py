@@ -35,11 +35,12 @@ def id_of(peer: Peer) -> str:
 
 
 def node_of(
-    member: Member, k: int, copies: int, rates: Rates, round_trip: int | None
+    member: Member, k: int, copies: int, rates: Rates, round_trip: int | None, *, alive: bool
 ) -> dict[str, Any]:
     """One member, with its place on the circle as a fraction of it.
 
     :param copies: how many copies of keys all members have.
+    :param alive: whether it is there, though it may tell nothing.
     :param round_trip: in microseconds, to the node that looks; None: it is that node, say.
     """
     peer = member.peer
@@ -48,6 +49,7 @@ def node_of(
         "name": to_base_58(peer.id).decode(),
         "place": peer.id / (1 << k),
         "address": show_address(*peer.address),
+        "alive": alive,
         "problem": member.problem,
         "round_trip": round_trip,
     }
@@ -84,21 +86,21 @@ def _told_by(report: Report, copies: int, rates: Rates) -> dict[str, Any]:
 
 
 def groups_of(
-    configs: Iterable[Config], reached: Mapping[bytes, bool], replicas: int, partitions: int
+    configs: Iterable[Config], alive: Mapping[bytes, bool], replicas: int, partitions: int
 ) -> dict[str, Any]:
     """The groups of all partitions, and those that are below strength.
 
     :param configs: the newest that is known of each partition.
-    :param reached: by instance, whether a member told how it is.
+    :param alive: by instance, whether a member is there.
     """
-    living = sum(reached.values())
+    living = sum(alive.values())
     room = min(replicas, max(living, 1))
     room -= room % 2 == 0 and room > 2  # groups are odd, but for two nodes
     known = below = lost = 0
     weak: list[dict[str, Any]] = []
     for config in sorted(configs, key=lambda config: config.partition):
         known += 1
-        there = sum(reached.get(peer.instance, False) for peer in config.members)
+        there = sum(alive.get(peer.instance, False) for peer in config.members)
         if there >= max(room, len(config.members)):
             continue
         below += 1

@@ -50,16 +50,17 @@ function digest(heard) {
   const keys = heard.nodes.reduce((sum, node) => sum + (node.keys ?? 0), 0);
   for (const node of heard.nodes) {
     node.here = node.id === heard.here;
-    node.silent = node.problem !== "";
+    node.silent = !node.alive;
+    node.mute = node.alive && node.problem !== "";  // too busy to tell, or too old
     node.leaving = node.phase === "leaving" || node.phase === "joining";
-    node.onCircle = node.phase === "joined" || node.phase === "leaving";
+    node.onCircle = node.phase === "joined" || node.phase === "leaving" || node.mute;
     node.share = node.keys && keys ? node.keys / keys : 0;
     node.label = node.name.length > 9 ? `${node.name.slice(0, 7)}…` : node.name;
-    node.state = node.silent ? "does not answer" : node.phase;
+    node.state = node.silent ? "does not answer" : node.mute ? "tells nothing" : node.phase;
     node.fingers ??= [];
     node.successors ??= [];
     node.spoken = `Node ${node.label} ${node.address}, ${node.state}`
-      + (node.silent ? "" : `, ${percent(node.share)} of the keys, ${count(node.groups, "group")}`)
+      + (node.problem ? "" : `, ${percent(node.share)} of the keys, ${count(node.groups, "group")}`)
       + (node.here ? ", this node" : "");
   }
   heard.nodes.sort((a, b) => a.place - b.place);
@@ -149,7 +150,7 @@ function showNode() {
 
 function facts(node) {
   const names = (ids) => ids.map((id) => ring.nodes.find((one) => one.id === id)?.label ?? "?").join(", ") || "–";
-  if (node.silent) {
+  if (node.problem) {
     return [...pair("Address", node.address), element("dd", node.problem, "wide")];
   }
   const trouble = node.status === "Nominal" ? [] : [element("dd", node.status, "wide")];
@@ -182,7 +183,7 @@ function showTable() {
     const name = element("th", node.label);
     name.title = node.name;
     name.scope = "row";
-    const told = node.silent ? Array(8).fill("–") : [
+    const told = node.problem ? Array(8).fill("–") : [
       whole.format(node.copies), percent(node.share), node.groups, node.below,
       perSecond(node.reads), perSecond(node.writes), node.here ? "this node" : milliseconds(node.round_trip),
       duration(node.uptime),
