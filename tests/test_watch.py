@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.logger import formatEvent, globalLogPublisher
 
 from py2p_twisted.base import Peer
 from py2p_twisted.errors import KeyTooLarge, NotConnected, Unavailable, WatchTooWide
@@ -20,6 +22,7 @@ from py2p_twisted.table.acceptor import Acceptor
 from py2p_twisted.table.group import FIRST_EPOCH
 from py2p_twisted.watch import Watch
 from py2p_twisted.wire.messages import (
+    OLDEST_VERSION,
     Busy,
     Changed,
     Declined,
@@ -282,6 +285,58 @@ class FaultTests(WatchCase):
             self.assertGreater(skipped, 10)
             world.wait(watch.aclose())
             world.wait(task)
+
+
+class VersionTests(WatchCase):
+    """Members that do not know these messages."""
+
+    def ring(self, world: World, old: int) -> list[SimNode]:
+        """Three members, so many of the oldest wire version."""
+        nodes: list[SimNode] = []
+        for number in range(3):
+            version = OLDEST_VERSION if number < old else None
+            node = world.add(settings=replace(world.settings, wire_version=version))
+            world.wait(self.enter(node, nodes[0]) if nodes else node.service.join())
+            nodes.append(node)
+        world.settle(60)
+        return nodes
+
+    def test_one_is_old(self) -> None:
+        """The others are a quorum."""
+        with self.world(23, replicas=3) as world:
+            nodes = self.ring(world, 1)
+            listener = self.listen(world, nodes[2], prefix="")
+            world.run(3)
+            for number in range(30):
+                world.wait(nodes[1].service.set(b"%d" % number, "1"))
+            world.run(2)
+            self.assertEqual(len(listener.events), 30)
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_most_are_old(self) -> None:
+        """The watch waits until they are upgraded, and the log says what to do."""
+        with self.world(24, replicas=3) as world:
+            logged: list[str] = []
+
+            def hear(event: Any) -> None:
+                logged.append(formatEvent(event) or "")
+
+            globalLogPublisher.addObserver(hear)
+            self.addCleanup(globalLogPublisher.removeObserver, hear)
+            nodes = self.ring(world, 2)
+            listener = Listener(nodes[2], key="key", initial=True)
+            world.wait(nodes[2].service.set("key", "1"))
+            world.run(5)
+            self.assertEqual(listener.events, [])
+            said = [line for line in logged if "does not tell what is watched" in line]
+            self.assertEqual(len(said), 1)
+            self.assertRegex(said[0], "speaks wire version 2 and knows no Watch, .*: upgrade it")
+            for node in nodes[:2]:
+                world.wait(node.service.unjoin())
+                self.grow(world, 3 - (node is nodes[1]))
+            world.wait(listener.watch.ready())
+            world.run(1)
+            self.assertEqual(listener.told(), [(b"key", "add", b"1")])
 
 
 class LifeTests(WatchCase):

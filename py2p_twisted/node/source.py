@@ -26,6 +26,7 @@ class Source:
         self.todo: dict[int, bool] = {}
         self.asked: set[int] = set()
         self.asking = False
+        self.mute = False  # did it decline?
         self.due = 0.0
         self.pause = RETRY
         self.renew_at = 0.0

@@ -102,7 +102,7 @@ class Watcher:
         reporting = {
             instance
             for instance in {*self._reporters.values()}
-            if instance in self.sources and core.usable(self.sources[instance].peer)
+            if instance in self.sources and self._may_report(self.sources[instance].peer)
         }
         lagging = set()
         for partition, witness in self.witnesses.items():
@@ -162,7 +162,7 @@ class Watcher:
         """Have one member of the group, which is there, tell values, too."""
         core = self._core
         present = self._reporters.get(partition)
-        usable = [peer for peer in core.preferred(config) if core.usable(peer)]
+        usable = [peer for peer in core.preferred(config) if self._may_report(peer)]
         if any(peer.instance == present for peer in usable) or not usable:
             return
         telling = [peer for peer in usable if partition in self._source(peer).told]
@@ -174,6 +174,10 @@ class Watcher:
         before = None if present is None else self.sources.get(present)
         if before is not None and partition in before.told:
             before.todo.setdefault(partition, False)
+
+    def _may_report(self, peer: Peer) -> bool:
+        source = self.sources.get(peer.instance)
+        return self._core.usable(peer) and (source is None or not source.mute)
 
     def lost(self, instance: bytes) -> None:
         """A node is not connected any more."""
@@ -224,13 +228,9 @@ class Watcher:
     def _asked(self, source: Source, parts: list[WatchPart], reply: Any) -> None:
         source.asking = False
         source.asked.clear()
-        if type(reply) is Declined and not self._complained:
-            self._complained = True
-            self.log.warn(
-                "{peer} does not tell what is watched: {reason}",
-                peer=source.peer,
-                reason=printable(reply.reason),
-            )
+        source.mute = type(reply) is Declined
+        if type(reply) is Declined:
+            self._complain(source, reply.reason)
         if self.inbox.ended or self.sources.get(source.peer.instance) is not source:
             return
         now = self._core.clock.seconds()
@@ -260,6 +260,15 @@ class Watcher:
         failed = refused or not good
         source.pause = min(2 * source.pause, MOST_RETRY) if failed else RETRY
         source.due = now + (source.pause if failed else 0.0)
+
+    def _complain(self, source: Source, reason: str) -> None:
+        if not self._complained:
+            self._complained = True
+            self.log.warn(
+                "{peer} does not tell what is watched: {reason}",
+                peer=source.peer,
+                reason=printable(reason),
+            )
 
     def _begin_anew(self, source: Source, partition: int) -> None:
         self.witnesses[partition].unsure(source.peer.instance)
