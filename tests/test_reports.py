@@ -158,6 +158,16 @@ class TestReport(RingCase):
             world.crash(member)
             self.fails(world, PeerUnreachable, reader.service.report(("10.0.77.77", 1)))
 
+    def test_many_groups(self) -> None:
+        """What is added up over very many groups may be a quarter of a second old, and no more."""
+        with self.world(7, k=10, replicas=1) as world:
+            (member,) = self.grow(world, 1)
+            self.assertEqual(self.report(world, member).keys, 0)
+            self.write(world, member, 10)
+            world.run(0.3)
+            report = self.report(world, member)
+            self.assertEqual((report.keys, report.groups.kept), (10, 1024))
+
     def test_largest(self) -> None:
         """The largest report that can be made fits one message, with room to spare."""
         peer = Peer(b"i" * 16, b"p" * 20, "h" * 255, 65535)

@@ -67,7 +67,7 @@ from .operations import Operations
 from .proposals import Proposals
 from .reconfigurer import Reconfigurer
 from .recovery import Recovery
-from .report import make_report, status_of
+from .report import Reporter, status_of
 from .stabilizer import Stabilizer
 from .sync import Sync
 from .takeover import Takeover
@@ -147,6 +147,7 @@ class Node:
         self._own = self._handler_table()
         self._of_keys = {**self.keeper.handlers, **self.proposals.handlers}
         self.security = security
+        self._reporter = Reporter(core, sync, security, self.status)
         self._tasks: set[Deferred[Any]] = set()
         self._yielding = False
         self._resumes = False
@@ -389,4 +390,4 @@ class Node:
 
         :param status: in words, by who knows more of it than :meth:`status`.
         """
-        return make_report(self.core, self.sync, self.security, status or self.status())
+        return self._reporter.make(status)

@@ -1,13 +1,13 @@
 """What a node tells of itself (floor 2): a pure reading of what its parts know.
 
-Owns nothing and changes nothing.  A report costs about a millisecond at most: whoever asks for one
-again and again costs no more than who reads many keys.
+Owns nothing but what it added up just now.  A report costs about half a millisecond: whoever asks
+for one again and again costs no more than who reads many keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
 from ..base import Peer
@@ -18,7 +18,7 @@ from .core import Core, Phase
 if TYPE_CHECKING:
     from .sync import Sync
 
-__all__ = ["make_report", "status_of"]
+__all__ = ["Reporter", "status_of"]
 
 _MOST_MISSING = 64
 _MOST_FINGERS = 160
@@ -26,12 +26,56 @@ _MOST_STATUS = 1024
 _MOST_SUCCESSORS = 64
 
 
-def make_report(core: Core, sync: Sync, security: Any, status: str) -> Report:
-    """The report of a node.
+#: More groups than these are not added up again within so many seconds.
+_MANY, _FRESH = 128, 0.25
+
+
+class _Sums(NamedTuple):
+    """What all groups have to be looked at for."""
+
+    groups: GroupsReport
+    keys: int
+    size: int
+    missing: tuple[tuple[Peer, int], ...]
+    status: str
+
+
+class Reporter:
+    """Makes the reports of one node.
 
     :param security: its TLS; None for plain text.
-    :param status: in words, see :func:`status_of`.
+    :param status: tells how it is, in words; see :func:`status_of`.
     """
+
+    def __init__(self, core: Core, sync: Sync, security: Any, status: Callable[[], str]) -> None:
+        self._core = core
+        self._sync = sync
+        self._security = security
+        self._status = status
+        self._sums: _Sums | None = None
+        self._until = 0.0
+
+    def make(self, status: str = "") -> Report:
+        """The report of this moment.
+
+        :param status: in words, by who knows more of it.
+        """
+        core = self._core
+        now: float = core.clock.seconds()
+        sums = self._sums
+        if sums is None or len(core.acceptors) <= _MANY or not 0 <= self._until - now <= _FRESH:
+            sums = self._sums = _Sums(
+                _groups(core),
+                core.keys,
+                sum(acceptor.size for acceptor in core.acceptors.values()),
+                tuple(_missing(core, now))[:_MOST_MISSING],
+                self._status(),
+            )
+            self._until = now + _FRESH
+        return _make(core, self._sync, self._security, sums, status or sums.status)
+
+
+def _make(core: Core, sync: Sync, security: Any, sums: _Sums, status: str) -> Report:
     now: float = core.clock.seconds()
     pointers = core.pointers
     links = sorted(core.links, key=lambda link: link.hello.leeching)
@@ -46,13 +90,13 @@ def make_report(core: Core, sync: Sync, security: Any, status: str) -> Report:
         core.phase.value,
         _milliseconds(now - core.began),
         _milliseconds(now),
-        core.keys,
-        sum(acceptor.size for acceptor in core.acceptors.values()),
-        _groups(core),
+        sums.keys,
+        sums.size,
+        sums.groups,
         pointers.predecessor if pointers is not None else None,
         pointers.successors[:_MOST_SUCCESSORS] if pointers is not None else (),
         tuple(core.fingers.peers()[:_MOST_FINGERS]),
-        tuple(_missing(core, now))[:_MOST_MISSING],
+        sums.missing,
         tuple(
             LinkReport(
                 link.peer,
