@@ -18,6 +18,7 @@ from py2p_twisted.cli.frame import ExitCode
 from py2p_twisted.cli.main import parse
 from py2p_twisted.errors import Unavailable
 from py2p_twisted.service import ChordService
+from py2p_twisted.settings import Settings
 
 from .certificates import Authority
 from .cli_case import CliCase, Ended
@@ -352,6 +353,24 @@ class TestLooking(CliCase):
             sick = await self.chordctl("doctor", self.peer(one), "--peer", self.peer(node))
             self.assertEqual(sick.code, ExitCode.FAILED)
             self.assertIn(words, sick.text)
+
+    async def test_older_member(self) -> None:
+        """A member of an older version cannot be asked how it is; all else goes on."""
+        (one,) = await self.ring(1)
+        old = await self.node([one.out_addr], settings=Settings(wire_version=2))
+        peer = ("--peer", self.peer(one))
+        self.assertEqual((await self.chordctl("set", "key", "value", *peer)).code, 0)
+        self.assertEqual(await old.get("key"), b"value")
+        nodes = (await self.chordctl("ring", "--json", *peer)).lines
+        (told,) = [line for line in nodes if line["address"] == self.peer(old)]
+        self.assertEqual((told["state"], told["reachable"]), ("tells nothing", True))
+        self.assertIn("upgrade it", told["problem"])
+        ended = await self.chordctl("doctor", *peer)
+        self.assertEqual(ended.code, 0, ended.text)
+        self.assertIn("tells nothing of itself", ended.text)
+        leaving = await self.chordctl("leave", self.peer(old))
+        self.assertNotEqual(leaving.code, 0)
+        self.assertFalse(old.leeching)
 
     async def test_few_copies(self) -> None:
         """A node alone keeps less than was asked for, which is no fault."""
