@@ -384,3 +384,34 @@ class FailureTests(Case):
         staged = Staged(FIRST_EPOCH, draft, successor, Ballot(FIRST_EPOCH, 1, b""))
         self.assertRaises(StorageError, home.core.hold, 0, staged)
         self.assertIs(cast(Any, home.core.acceptors[0].config.epoch), FIRST_EPOCH)
+
+
+class RoomTests(Case):
+    """What nobody uses any more goes from the disk."""
+
+    def test_cleared(self) -> None:
+        """Also if its last user lets go of it in no change of its own."""
+        home = Home(SimDisk(Random(7)), cache=0, least=256)
+        draft = home.core.blank(0)
+        draft.put(KEYS[0], record(1))
+        home.settle()
+        self.assertEqual(home.disk.used > 0, True)
+        del draft
+        home.journal.tidy()
+        home.settle_disk()
+        self.assertEqual(home.disk.used, 0)
+        self.assertFalse(home.journal.behind)
+
+    def test_cleared_at_the_next_start(self) -> None:
+        """What was copied for an epoch that never came is no part of the next life."""
+        home = Home(SimDisk(Random(8)), cache=0, least=256)
+        home.records.put(KEYS[0], record(1))
+        draft = home.core.blank(0)
+        draft.put(KEYS[1], record(2))
+        home.settle()
+        home.disk.crash()
+        again = Home(home.disk, cache=0, least=256)
+        again.settle_disk()
+        self.assertEqual(sum(map(len, again.disk._records.values())), 1)
+        self.assertEqual(list(again.records), [KEYS[0]])
+        del draft

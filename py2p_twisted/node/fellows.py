@@ -53,6 +53,8 @@ class Fellows:
             del silent[instance]
         for partition in [p for p, (until, _) in core.retired.items() if until <= now]:
             del core.retired[partition]
+        if core.journal is not None:
+            core.journal.tidy()
         self._try_those_not_connected()
 
     def fit(self, peer: Peer) -> bool:

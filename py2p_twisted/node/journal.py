@@ -81,6 +81,12 @@ class Journal:
         self.shelf.failed = self._fail
         for acceptor in self._core.acceptors.values():
             self._watch(acceptor)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Clear what nobody uses any more; nobody waits for that."""
+        if self.shelf.rooms.left and self._call is None and not self.stopped:
+            self._call = self._core.clock.callLater(0, self._write)
 
     def _changed_record(self, records: DiskRecords, key: bytes) -> None:
         room = records.room
@@ -166,11 +172,11 @@ class Journal:
 
     def _write(self) -> None:
         self._call = None
-        if not self._changes and not self._meta:
+        rooms = self.shelf.rooms
+        if not self._changes and not self._meta and not rooms.left:
             return
         batch = Batch()
         written: _Written = []
-        rooms = self.shelf.rooms
         try:
             for partition, changes in self._changes.items():
                 self._put(batch, partition, changes, written)
