@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from py2p_twisted.errors import StorageError
 from py2p_twisted.node.core import Core, Staged
 from py2p_twisted.node.journal import Journal
+from py2p_twisted.node.keysets import Filter
 from py2p_twisted.node.memory import restore
 from py2p_twisted.node.stored import Draft, StoredRecords
 from py2p_twisted.node.values import MISSING, Cache
@@ -415,3 +416,48 @@ class RoomTests(Case):
         self.assertEqual(sum(map(len, again.disk._records.values())), 1)
         self.assertEqual(list(again.records), [KEYS[0]])
         del draft
+
+
+class FilterTests(SynchronousTestCase):
+    """Which keys are not there."""
+
+    @given(st.sets(st.binary(max_size=8), max_size=300))
+    def test_no_key_is_missed(self, keys: set[bytes]) -> None:
+        """Whatever they are."""
+        among = Filter()
+        self.assertFalse(any(map(among.may_have, keys)))
+        for key in keys:
+            among.add(key)
+        self.assertTrue(all(map(among.may_have, keys)))
+
+    def test_few_others(self) -> None:
+        """Of keys like these that were not added, few are taken for one that was."""
+        for form in (b"key %012d", b"%d", b"\0%x" + bytes(30)):
+            among = Filter()
+            for number in range(20_000):
+                among.add(form % number)
+            self.assertTrue(all(among.may_have(form % number) for number in range(20_000)))
+            wrong = sum(among.may_have(form % number) for number in range(20_000, 40_000))
+            self.assertLess(wrong, 20_000 * 0.03, form)
+
+    def test_a_new_key_costs_no_look(self) -> None:
+        """What was never there is not looked for on the disk, in the next life neither."""
+        home = Home(SimDisk(Random(9)), cache=0, least=256)
+        for number in range(1000):
+            home.records.put(b"\0%d" % number, record(1))
+        home.settle()
+        home.close()
+        home = Home(home.disk, cache=0, least=256)
+        looks: list[bytes] = []
+        look = home.disk.look
+
+        def counted(space: int, partition: int, key: bytes, most: int) -> Any:
+            looks.append(key)
+            return look(space, partition, key, most)
+
+        self.patch(home.disk, "look", counted)
+        for number in range(1000, 2000):
+            self.assertIsNone(home.records.get(b"\0%d" % number))
+        self.assertLess(len(looks), 30)
+        self.assertIsNotNone(home.records.get(b"\0" + b"7"))
+        home.close()

@@ -16,17 +16,18 @@ from collections.abc import Collection, ItemsView, Iterable, Iterator
 from typing import Any
 from weakref import WeakSet
 
-from ..table.digest import Collected, Totals, bucket_count, bucket_of, keys_in_buckets
+from ..table.digest import Collected, Totals, bucket_count, keys_in_buckets
 from ..table.group import Record
 from ..table.records import Records
 from .heads import encode_head
+from .keysets import Filter, Index
 from .shelf import Room, Shelf
 from .values import ENTRY_BYTES, MISSING, RECORD_BYTES, in_memory
 
 __all__ = ["DiskRecords", "Draft", "Row", "StoredRecords"]
 
-#: Digests for so many records are kept in any case.
-_FEW = 16_384
+#: Digests for so many records are kept from the beginning, and for so many in any case.
+_FEW, _SOME = 2048, 16_384
 
 #: Head and value of a key's record; None: there is none.
 Row = tuple[bytes, bytes | None] | None
@@ -121,13 +122,15 @@ class DiskRecords(Records):
         self._totals = other._totals.copy() if other._totals is not None else None
 
     def digests(self, buckets: int = 0) -> bytes:
-        """As :meth:`.Records.digests`; all records are read for the first of them."""
+        """As :meth:`.Records.digests`; all records are read if there are too few of them."""
         wanted = buckets or bucket_count(self._number)
+        if self._totals is not None and not buckets and wanted <= 4 * self._totals.buckets:
+            wanted = min(wanted, self._totals.buckets)  # larger ones do as well
         if self._totals is None or self._totals.buckets < wanted:
             totals = Totals(self._number, wanted)
             for key, record in self.rows():
                 totals.change(key, None, record.ballot)
-            if totals.buckets > bucket_count(4 * max(self._number, _FEW)):
+            if totals.buckets > bucket_count(4 * max(self._number, _SOME)):
                 return totals.told(wanted)  # somebody has far more records: they are not kept
             self._totals = totals
         return self._totals.told(wanted)
@@ -153,8 +156,10 @@ class StoredRecords(DiskRecords):
         super().__init__(shelf, visible)
         self.room = room
         self._name = next(shelf.numbers)
+        self._totals = Totals(_FEW)
         #: Records that are not on the disk yet; None is one that is to go from there.
         self._dirty: dict[bytes, Record | None] = {}
+        self._keys = Filter()  # that are in the room, or were
         self._drafts: WeakSet[Draft] = WeakSet()
 
     def get(self, key: bytes, default: Any = None) -> Any:
@@ -164,6 +169,8 @@ class StoredRecords(DiskRecords):
             cache = self._shelf.cache
             record = cache.get((self._name, key))
             if record is MISSING:
+                if not self._keys.may_have(key):
+                    return default
                 record = self._shelf.look(self.room, key)
                 self._remember(key, record)
         return record if record is not None else default
@@ -198,8 +205,10 @@ class StoredRecords(DiskRecords):
             draft.preserve(key, old)
         self._dirty[key] = record
         self._changed(key, old, record)
+        if old is None:
+            self._keys.add(key)
         if old is None or record is None:
-            index: _Index = self._shelf.cache.get(self._name)
+            index: Index = self._shelf.cache.get(self._name)
             if index is not MISSING:
                 index.change(key, there=record is not None)
         self._shelf.changed(self, key)
@@ -234,6 +243,7 @@ class StoredRecords(DiskRecords):
         :param size: of that; None if there is none.
         """
         self._number += 1
+        self._keys.add(key)
         if size is None:
             self.tombstones += 1
         else:
@@ -253,28 +263,11 @@ class StoredRecords(DiskRecords):
     def keys_in(self, buckets: int, wanted: Collection[int]) -> dict[int, list[bytes]]:
         """As :meth:`.Records.keys_in`; remembered while there is room, for who asks on."""
         cache = self._shelf.cache
-        index: _Index = cache.get(self._name)
+        index: Index = cache.get(self._name)
         if index is MISSING or index.buckets != buckets:
-            index = _Index(buckets, [key for key, _ in self.rows()])
+            index = Index(buckets, [key for key, _ in self.rows()])
             cache.put(self._name, index, index.size)
         return {bucket: index.keys.get(bucket, [])[:] for bucket in wanted}
-
-
-class _Index:
-    """The keys of some records by their bucket."""
-
-    def __init__(self, buckets: int, keys: list[bytes]) -> None:
-        self.buckets = buckets
-        self.keys = keys_in_buckets(keys, buckets, range(buckets))
-        self.size = sum(map(len, keys)) + 60 * len(keys) + 100 * buckets
-
-    def change(self, key: bytes, *, there: bool) -> None:
-        """One comes or goes."""
-        keys = self.keys[bucket_of(key, self.buckets)]
-        if there:
-            keys.append(key)
-        else:
-            keys.remove(key)
 
 
 class Draft(DiskRecords):
