@@ -13,10 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.errors import StorageError
 from py2p_twisted.node.core import Core, Staged
+from py2p_twisted.node.drafts import Draft
 from py2p_twisted.node.journal import Journal
 from py2p_twisted.node.keysets import Filter
 from py2p_twisted.node.memory import restore
-from py2p_twisted.node.stored import Draft, StoredRecords
+from py2p_twisted.node.stored import StoredRecords
 from py2p_twisted.node.values import MISSING, Cache
 from py2p_twisted.settings import Settings
 from py2p_twisted.table.digest import EMPTY_BASE, base_of, bucket_of, digests
@@ -209,7 +210,7 @@ class Play:
 class ModelTests(Case):
     """Random steps."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(STEPS, st.sampled_from(CACHES), st.sampled_from(LEAST), st.randoms())
     def test_any_steps(self, steps: Any, cache: int, least: int, rng: Random) -> None:
         """Puts, drops, commits, drafts, bases and epochs, with every size of memory."""

@@ -20,9 +20,11 @@ from ..table.acceptor import Acceptor
 from ..table.group import Record
 from ..table.records import Records
 from .core import USER, Core
+from .diskrecords import DiskRecords
+from .drafts import Draft
 from .memory import encode_meta, encode_state
 from .shelf import Shelf
-from .stored import DiskRecords, Draft, StoredRecords
+from .stored import StoredRecords
 
 __all__ = ["Journal"]
 

@@ -21,8 +21,9 @@ from ..table.acceptor import Acceptor
 from ..table.directory import Directory
 from ..table.group import MOST_STAMP, Ballot, Config, Successor
 from ..table.records import MemoryRecords, Records
+from .diskrecords import DiskRecords
+from .drafts import Draft
 from .state import USER, Staged
-from .stored import DiskRecords, Draft
 
 if TYPE_CHECKING:
     from .chronicle import Chronicle

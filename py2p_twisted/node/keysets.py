@@ -10,8 +10,8 @@ __all__ = ["Filter", "Index"]
 
 #: Keys of a filter's first part; every further part is for so many times as many as that before.
 _FIRST, _GROWS = 256, 4
-#: Bits for each key, and how many of them it sets: one key in some 200 is taken for another.
-_BITS, _SET = 16, 3
+#: Bits for each key, of which it sets three: one key in some 200 is taken for another.
+_BITS = 16
 #: Makes the distance between a key's bits of its checksum; odd.
 _SPREAD = 0x9E3779B1
 
@@ -25,38 +25,35 @@ class Filter:
     __slots__ = ("_parts", "_room")
 
     def __init__(self) -> None:
-        self._parts: list[bytearray] = []
+        self._parts: list[tuple[bytearray, int]] = []  # their bits, and the last one's number
         self._room = 0  # how many keys the last part has room for
 
     def add(self, key: bytes) -> None:
         """It is among them from now on."""
         if not self._room:
             self._room = _FIRST * _GROWS ** len(self._parts)
-            self._parts.append(bytearray(self._room * _BITS // 8))
+            bits = self._room * _BITS
+            self._parts.append((bytearray(bits // 8), bits - 1))
         self._room -= 1
-        bits = self._parts[-1]
-        mask = len(bits) * 8 - 1
-        at = crc32(key)
-        step = at * _SPREAD >> 7 | 1
-        for _ in range(_SET):
-            place = at & mask
-            bits[place >> 3] |= 1 << (place & 7)
-            at += step
+        part, last = self._parts[-1]
+        first = crc32(key)
+        step = first * _SPREAD >> 7 | 1
+        for place in (first & last, (first + step) & last, (first + 2 * step) & last):
+            part[place >> 3] |= 1 << (place & 7)
 
     def may_have(self, key: bytes) -> bool:
         """False if it was certainly not added."""
         first = crc32(key)
-        step = first * _SPREAD >> 7 | 1
-        for bits in self._parts:
-            mask = len(bits) * 8 - 1
-            at = first
-            for _ in range(_SET):
-                place = at & mask
-                if not bits[place >> 3] & 1 << (place & 7):
-                    break
-                at += step
-            else:
-                return True
+        second = third = 0
+        for part, last in self._parts:
+            if part[(first & last) >> 3] & 1 << (first & 7):
+                if not second:
+                    step = first * _SPREAD >> 7 | 1
+                    second, third = first + step, first + 2 * step
+                if part[(second & last) >> 3] & 1 << (second & 7) and part[
+                    (third & last) >> 3
+                ] & 1 << (third & 7):
+                    return True
         return False
 
 

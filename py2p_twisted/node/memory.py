@@ -19,10 +19,12 @@ from ..table.acceptor import Acceptor
 from ..table.digest import Collected
 from ..table.group import Ballot, Config, Epoch, Record, Successor
 from .core import USER, Core
+from .diskrecords import DiskRecords
+from .drafts import Draft
 from .heads import decode_head, decoded
 from .shelf import Room, Shelf
 from .state import Staged
-from .stored import DiskRecords, Draft, StoredRecords
+from .stored import StoredRecords
 
 __all__ = ["FORMAT", "encode_meta", "encode_state", "remember_ring", "restore"]
 

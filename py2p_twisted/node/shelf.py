@@ -22,7 +22,7 @@ from .heads import decode_head, has_ballot
 from .values import ENTRY_BYTES, MISSING, Cache, OnDisk
 
 if TYPE_CHECKING:
-    from .stored import DiskRecords
+    from .diskrecords import DiskRecords
 
 __all__ = ["Room", "Rooms", "Shelf"]
 

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from py2p_twisted.errors import StorageFull
 from py2p_twisted.node.core import Core, Phase, user_key
-from py2p_twisted.node.stored import Draft, StoredRecords
+from py2p_twisted.node.drafts import Draft
+from py2p_twisted.node.stored import StoredRecords
 from py2p_twisted.table.group import Config
 
 from .disk import SimDisk
