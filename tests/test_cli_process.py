@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -166,10 +167,23 @@ class TestProcess(SynchronousTestCase):
                 line = process.stdout.readline()
                 self.assertTrue(line)
             else:
-                time.sleep(1)
+                self.until_it_catches(process.pid, number)
             process.send_signal(number)
             _, errors = process.communicate(timeout=PATIENCE)
             self.assertEqual((process.returncode, errors), (code, b""))
+
+    def until_it_catches(self, pid: int, number: signal.Signals) -> None:
+        """Wait until a process would not simply die of a signal any more."""
+        status = Path(f"/proc/{pid}/status")
+        if not status.exists():  # no Linux: it should be up by then
+            time.sleep(2)
+            return
+        end = time.monotonic() + PATIENCE
+        while not int(re.findall(r"^SigCgt:\s+(\w+)$", status.read_text(), re.M)[0], 16) & (
+            1 << number - 1
+        ):
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.02)
 
     def check_reader_that_goes_away(self) -> None:
         """``chordctl keys | head -1``."""

@@ -285,7 +285,10 @@ class DataTests(PluginCase):
         wrong = ([*another, "--k", "7"], [*another, "--subnet", "other"])
         broken = [*another[:-1], str(odd)]
         expected = ("k is '6' there and '7' here", "network is", "no SQLite database")
-        for (code, _, stderr), words in zip(self.run_all(*wrong, broken), expected, strict=True):
+        for command, words in zip((*wrong, broken), expected, strict=True):
+            ((code, _, stderr),) = self.run_all(
+                command
+            )  # side by side one would lock the other out
             self.assertEqual(code, 1)
             self.assertRegex(stderr, rf"\Achord: [^\n]*{words}[^\n]*\n\Z")
         self.said(self.stop(self.begin(*foreground)), "Back in ring")  # nothing happened to it
