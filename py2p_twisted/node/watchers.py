@@ -40,8 +40,8 @@ __all__ = ["Watchers"]
 LEASE = 15.0
 #: ... and after which that is looked at.
 _SWEEP = 5.0
-#: Seconds in which what is accepted is collected.
-_DELAY = 0.002
+#: Seconds from one time that watchers are told to the next; after a pause they are told at once.
+_DELAY = 0.005
 #: Seconds until a watcher that did not take something is told again.
 _PAUSE = 0.5
 #: Messages to one watcher that it has not answered yet.
@@ -104,6 +104,7 @@ class Watchers:
         self._streams: dict[int, list[tuple[_Watch, Stream]]] = {}  # by partition
         self._count = 0
         self._flushing: IDelayedCall | None = None
+        self._flushed_at = 0.0
         self._resuming: IDelayedCall | None = None
         self._sweeping: IDelayedCall | None = None
 
@@ -264,16 +265,18 @@ class Watchers:
                 watch.audience.ready[watch, stream] = None
                 told = True
         if told and self._flushing is None:
-            self._flushing = self._core.clock.callLater(_DELAY, self._flush)
+            self._soon()
 
     def _soon(self) -> None:
         if self._flushing is None and self._audiences:
-            self._flushing = self._core.clock.callLater(_DELAY, self._flush)
+            clock = self._core.clock
+            wait = max(0.0, self._flushed_at + _DELAY - clock.seconds())
+            self._flushing = clock.callLater(wait, self._flush)
 
     def _flush(self) -> None:
         self._flushing = None
         core = self._core
-        now = core.clock.seconds()
+        now = self._flushed_at = core.clock.seconds()
         for audience in list(self._audiences.values()):
             if audience.paused_until <= now:
                 self._tell(audience, now)
