@@ -9,7 +9,7 @@ from typing import Any
 # The checkout is documented, whatever else is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from py2p_twisted import __version__
+from py2p_twisted import __version__, errors
 
 project = "py2p_twisted"
 author = "the py2p_twisted maintainers"
@@ -42,6 +42,17 @@ def without_floors(
         lines[:] = text.splitlines()
 
 
+def to_errors(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Docstrings name errors as their readers do, without the module."""
+    name = node.get("reftarget")
+    if node.get("refdomain") != "py" or name not in errors.__all__:
+        return None
+    full = f"{errors.__name__}.{name}"
+    domain = env.get_domain("py")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, contnode)
+
+
 def setup(app: Any) -> None:
     """Sphinx: what happens besides."""
+    app.connect("missing-reference", to_errors)
     app.connect("autodoc-process-docstring", without_floors)
