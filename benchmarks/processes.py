@@ -113,6 +113,12 @@ class Processes:
             if process.poll() is not None:
                 raise CannotRun(f"{name} ended with code {process.returncode}\n{self.output(name)}")
 
+    def running(self, name: str) -> bool:
+        """Does it run?  One that ended is forgotten; what it printed stays."""
+        if name in self._running and self._running[name].poll() is not None:
+            del self._running[name]
+        return name in self._running
+
     def output(self, name: str) -> str:
         """The last lines that a process printed."""
         text = (self.folder / f"{name}.out").read_text(errors="replace")

@@ -15,6 +15,7 @@ __all__ = [
     "NetworkMismatch",
     "NotConnected",
     "OperationTimeout",
+    "Overloaded",
     "PeerUnreachable",
     "RingConflict",
     "RingFull",
@@ -125,6 +126,10 @@ class Unavailable(ChordError):
         super().__init__(message, outcome_unknown=outcome_unknown)
         self.reachable = reachable
         self.members = members
+
+
+class Overloaded(Unavailable):
+    """More is asked of the key's nodes than they can do.  It was refused early: try again later."""
 
 
 class KeyTooLarge(ChordError, ValueError):

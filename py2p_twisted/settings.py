@@ -54,7 +54,10 @@ class Settings:
     watches: int = 256  # of one peer, and of this node itself
 
     requests_per_connection: int = 1024
-    queued_requests: int = 65_536  # waiting for their turn, over all connections
+    queued_requests: int = 65_536  # waiting for their turn, of one connection
+    queue_patience: float = 0.25  # seconds that an operation may have to wait for its turn
+    slow_after: float = 0.25  # a round trip so much longer than the shortest shows a busy peer
+    busy_patience: float = 0.5  # seconds for which an operation is tried again at busy nodes
     queued_bytes: int = 8 * 1024 * 1024  # answers that a slow peer has not read yet
     connections: int = 1024
     connections_per_address: int = 64

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from py2p_twisted.errors import OperationTimeout, PeerUnreachable, Unavailable
+from py2p_twisted.errors import OperationTimeout, Overloaded, PeerUnreachable, Unavailable
 from py2p_twisted.settings import Settings
 from py2p_twisted.table.group import FIRST_EPOCH
 from py2p_twisted.wire.link import Link
@@ -25,6 +25,7 @@ from py2p_twisted.wire.messages import (
     Hello,
     Ping,
     Read,
+    ReadMany,
     Value,
 )
 from py2p_twisted.wire.outbox import Outbox
@@ -182,6 +183,36 @@ class AskTests(LinkCase):
         self.link.sweep(self.clock.seconds())
         self.failureResultOf(asking, OperationTimeout)
 
+    def test_busy_is_not_silent(self) -> None:
+        """A request is not given up while the peer answers what it was asked before that."""
+        for _ in range(60):
+            self.answer_after(0.001)
+        early = [self.ask() for _ in range(3)]
+        [first, second, _] = self.sent()
+        self.clock.advance(0.1)
+        late = self.ask()
+        self.sent()
+        for answered in (first, second):
+            self.clock.advance(0.3)
+            self.link.received_answer(Answer(answered.number, Done()))
+            self.link.sweep(self.clock.seconds())
+            self.assertNoResult(late)
+        self.link.sweep(self.clock.seconds())  # since the last look it said nothing
+        self.failureResultOf(late, OperationTimeout)
+        self.failureResultOf(early[2], OperationTimeout)
+
+    def test_busy_for_too_long(self) -> None:
+        """However much the peer answers, nothing is waited for without an end."""
+        for _ in range(60):
+            self.answer_after(0.001)
+        self.ask()
+        [first] = self.sent()
+        late = self.ask()
+        self.clock.advance(self.settings.request_timeout_max)
+        self.link.received_answer(Answer(first.number, Done()))
+        self.link.sweep(self.clock.seconds())
+        self.failureResultOf(late, OperationTimeout)
+
     def test_cancel(self) -> None:
         asking, other = self.ask(b"a"), self.ask(b"b")
         asking.cancel()
@@ -209,9 +240,23 @@ class QueueTests(LinkCase):
 
     def test_too_many(self) -> None:
         asking = [self.ask() for _ in range(11)]
-        self.failureResultOf(asking.pop(), Unavailable)
+        self.failureResultOf(asking.pop(), Overloaded)
         self.link.lost("gone")
         for deferred in asking:
+            self.failureResultOf(deferred, PeerUnreachable)
+
+    def test_too_long_a_wait(self) -> None:
+        """What would have to wait for too long is refused at once, and was not sent."""
+        for _ in range(60):
+            self.answer_after(2 * self.settings.queue_patience)
+        asking = [self.ask(b"%d" % number) for number in range(8)]
+        error = self.failureResultOf(asking[7], Overloaded).value
+        self.assertFalse(error.outcome_unknown)
+        self.assertEqual(len(self.sent()), 4)
+        for deferred in asking[:7]:
+            self.assertNoResult(deferred)
+        self.link.lost("gone")
+        for deferred in asking[:7]:
             self.failureResultOf(deferred, PeerUnreachable)
 
     def test_held_requests_wait(self) -> None:
@@ -270,6 +315,63 @@ class QueueTests(LinkCase):
         self.failureResultOf(waiting[1], PeerUnreachable)
         for deferred in under_way:
             self.successResultOf(deferred)
+
+
+class BusyPeerTests(LinkCase):
+    """The window: see test_window."""
+
+    settings = Settings(requests_per_connection=100)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.asking = [self.ask() for _ in range(70)]
+        self.under_way = self.sent()
+        self.assertEqual(len(self.under_way), 64)
+
+    def tearDown(self) -> None:
+        self.link.lost("gone")
+        for deferred in self.asking:
+            deferred.addErrback(lambda failure: failure.trap(PeerUnreachable, OperationTimeout))
+
+    def test_what_goes_on_with_an_operation(self) -> None:
+        """It does not wait behind what begins one, up to the bound of all."""
+        accepts = [self.link.ask(Accept(())) for _ in range(37)]
+        self.asking += accepts
+        self.assertEqual([ask.body for ask in self.sent()], 36 * [Accept(())])
+
+    def test_busy(self) -> None:
+        """Whoever says so gets no more before less is under way."""
+        for ask in self.under_way[:15]:
+            self.link.received_answer(Answer(ask.number, Busy()))
+        self.assertEqual(self.sent(), [])
+        for ask in self.under_way[15:30]:
+            self.link.received_answer(Answer(ask.number, Done()))
+        self.assertEqual(len(self.sent()), 6)
+
+    def test_slow(self) -> None:
+        """So does one that takes much longer than the way to it explains ..."""
+        self.link.received_answer(Answer(self.under_way[0].number, Done()))
+        self.assertEqual(len(self.sent()), 2, "one is done, and there may be one more")
+        self.clock.advance(self.settings.slow_after + 0.01)
+        self.link.received_answer(Answer(self.under_way[1].number, Done()))
+        self.assertEqual(self.sent(), [])
+
+    def test_slow_because_of_many_keys(self) -> None:
+        """... unless that is what messages of many keys take."""
+        self.link.received_answer(Answer(self.under_way[0].number, Done()))
+        self.sent()
+        self.link._send(ReadMany(()), lambda _: None, None)
+        self.sent()
+        self.clock.advance(self.settings.slow_after + 0.01)
+        self.link.received_answer(Answer(self.under_way[1].number, Done()))
+        self.assertEqual(len(self.sent()), 1)
+
+    def test_silent(self) -> None:
+        """So does one that does not answer in time."""
+        self.clock.advance(self.settings.request_timeout_max)
+        self.link.sweep(self.clock.seconds())
+        self.assertEqual(len(self.sent()), 6)
+        self.assertEqual(int(self.link._window.size), 44)
 
 
 class LossTests(LinkCase):

@@ -10,9 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from py2p_twisted.errors import ChordError, NotConnected, OperationTimeout, Unavailable
+from py2p_twisted.errors import ChordError, NotConnected, OperationTimeout, Overloaded, Unavailable
 from py2p_twisted.node.core import user_key
 from py2p_twisted.table.proposer import Condition, Write
+from py2p_twisted.wire.messages import Busy, Prepare, Read, ReadMany, WriteMany, WriteOne
 from tests.group_case import Group, Member
 from tests.simulation.history import History
 
@@ -274,6 +275,107 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual(len(set(values)), 1, values)
         group.run(15)
         self.assertEqual(len(torn), 1)
+
+
+class BusyTests(SynchronousTestCase):
+    """Members that refuse what begins, because they have too much to do."""
+
+    def setUp(self) -> None:
+        self.group = Group(8, 3)
+        self.client = self.group.nodes[-1]
+        self.group.wait(write(self.client, b"before"))
+        self.group.run(1)
+        self.group.messages.clear()
+        self.useful = [dict(node.handlers) for node in self.group.nodes]
+
+    def busy(self, busy: bool) -> None:
+        """All members are busy, or not any more."""
+        for node, useful in zip(self.group.nodes, self.useful, strict=True):
+            for kind in (Read, ReadMany, WriteOne, WriteMany):
+                node.handlers[kind] = (lambda _: Busy()) if busy else useful[kind]
+
+    def test_for_a_moment(self) -> None:
+        """It is tried again, and nobody does their work for them."""
+        self.busy(True)
+        self.group.clock.callLater(0.1, self.busy, False)
+        self.assertTrue(self.group.wait(write(self.client, b"after")))
+        sent = kinds(self.group)
+        self.assertNotIn("Prepare", sent)
+        self.assertIn(sent["WriteOne"], range(3, 7))
+        self.assertEqual(self.group.wait(self.client.operations.read(KEY)), b"after")
+
+    def test_for_long(self) -> None:
+        """It fails early, was not done, and was not asked for again and again."""
+        self.busy(True)
+        for begin in (
+            lambda: write(self.client, b"after"),
+            lambda: self.client.operations.read(KEY),
+        ):
+            began = self.group.clock.seconds()
+            with self.assertRaises(Overloaded) as caught:
+                self.group.wait(begin())
+            self.assertFalse(caught.exception.outcome_unknown)
+            self.assertLess(self.group.clock.seconds() - began, 0.6)
+        sent = kinds(self.group)
+        self.assertEqual(set(sent), {"WriteOne", "Read"})
+        self.assertLess(sent["WriteOne"], 8)
+        self.assertLess(sent["Read"], 3 * 8)
+        self.busy(False)
+        self.assertEqual(self.group.wait(self.client.operations.read(KEY)), b"before")
+
+    def test_refused_by_the_connection(self) -> None:
+        """What the connection would not take is as good as refused by the peer."""
+        refused = Failure(Overloaded("1000 requests wait already"))
+        request, self.client.core.links.request = (
+            self.client.core.links.request,
+            lambda *arguments: arguments[2](refused),
+        )
+        self.group.clock.callLater(0.1, setattr, self.client.core.links, "request", request)
+        self.assertTrue(self.group.wait(write(self.client, b"after")))
+        self.assertEqual(kinds(self.group)["WriteOne"], 1)
+
+    def test_many(self) -> None:
+        """Only so many wait to be tried again; the others are told at once."""
+        self.busy(True)
+        failed: list[Failure] = []
+        writes = [write(self.client, b"after", key=user_key(b"%d" % n)) for n in range(1000)]
+        for deferred in writes:
+            deferred.addErrback(failed.append)
+        self.group.run(0.01)
+        self.assertEqual(len(failed), 1000 - 256)
+        self.busy(False)
+        self.group.run(0.1)
+        self.assertEqual(sum(deferred.called for deferred in writes), 1000)
+        self.assertEqual(len(failed), 1000 - 256)
+        for failure in failed:
+            failure.trap(Overloaded)
+        self.assertEqual(self.client.core.refused, 0)
+
+    def test_in_doubt(self) -> None:
+        """If an earlier try may have been done, the error says so."""
+        self.group.lose = 1.0
+        writing = write(self.client, b"after")
+        self.group.run(0.6)
+        self.group.lose = 0.0
+        self.busy(True)
+        for node in self.group.nodes[:3]:
+            node.handlers[Prepare] = lambda _: Busy()
+        with self.assertRaises(ChordError) as caught:
+            self.group.wait(writing)
+        self.assertTrue(caught.exception.outcome_unknown)
+
+    def test_many_keys_at_once(self) -> None:
+        """They send only so much at a time, and wait for their turn."""
+        pairs = {user_key(b"%d" % n): b"value" for n in range(100)}
+        number = self.client.operations.next_operation
+        writes = [Write(key, value, number()) for key, value in pairs.items()]
+        for begin in (
+            lambda: self.client.bulk.write_many(writes),
+            lambda: self.client.bulk.read_many(pairs),
+        ):
+            self.busy(True)
+            self.group.clock.callLater(3, self.busy, False)
+            self.group.wait(Deferred.fromCoroutine(begin()))
 
 
 class FuzzTests(SynchronousTestCase):

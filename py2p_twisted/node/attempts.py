@@ -13,12 +13,23 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ..errors import ChordError, NotConnected, OperationTimeout, StorageFull, Unavailable
+from ..errors import (
+    ChordError,
+    NotConnected,
+    OperationTimeout,
+    Overloaded,
+    StorageFull,
+    Unavailable,
+)
 from ..table.group import Config, Epoch
-from ..wire.messages import Declined, Failed, Full, WrongEpoch
+from ..wire.messages import Busy, Declined, Failed, Full, WrongEpoch
 from .core import Core, Phase
 
-__all__ = ["Attempts", "is_doubtful", "unknown_outcome"]
+__all__ = ["Attempts", "is_busy", "is_doubtful", "unknown_outcome"]
+
+#: Operations of one node that busy nodes refused, and that wait for another try at the same time.
+#: Those that come on top fail at once: tries upon tries would keep the nodes busy.
+_MOST_REFUSED = 256
 
 
 class Attempts:
@@ -27,6 +38,7 @@ class Attempts:
     :param write: does it write?  Then its outcome may be unknown.
     :param timeout: seconds for all tries together.
     :param began: on the clock, when the first one began; None: just now.
+    :param paced: it sends only so much at once; so it waits for busy nodes as for any others.
     :ivar began: on the clock, when the first one began.
     :ivar doubtful: the epoch in which a try was sent whose answer never came, None if no such.
     """
@@ -38,6 +50,7 @@ class Attempts:
         write: bool,
         timeout: float | None = None,
         began: float | None = None,
+        paced: bool = False,
     ) -> None:
         self._core = core
         self._write = write
@@ -48,6 +61,8 @@ class Attempts:
         self._short: tuple[int, int] | None = None  # members reached, of how many
         self._config: Config | None = None  # of the last try
         self._last = "it was not tried"
+        self._paced = paced
+        self._busy = False  # was the last try refused because there is too much to do?
         self.doubtful: Epoch | None = None
 
     def begin_anew(self) -> None:
@@ -80,14 +95,17 @@ class Attempts:
         :raises ChordError: if trying again is of no use.
         """
         self._config = config
-        if isinstance(problem, WrongEpoch):
+        self._busy = is_busy(problem)
+        if self._busy:
+            self._last = "its nodes are busy"
+        elif isinstance(problem, WrongEpoch):
             self._short = None
             self._last = "the key's partition is moving"
             if problem.config is not None:
                 self._core.learn(problem.config)
             newest = self._core.directory.get(config.partition)
             return newest is not None and newest.epoch > config.epoch
-        if isinstance(problem, Failure):
+        elif isinstance(problem, Failure):
             if not problem.check(OperationTimeout, ConnectionError):
                 problem.raiseException()
             if is_doubtful(problem) and self.doubtful is None:
@@ -105,7 +123,7 @@ class Attempts:
         elif isinstance(problem, Declined):
             self._last = problem.reason
         else:
-            self._last = "the node is busy"
+            self._last = "its nodes gave no answer that fits"
         return False
 
     def check_time(self) -> None:
@@ -134,15 +152,28 @@ class Attempts:
     async def wait(self) -> None:
         """Pause before the next try, longer each time.
 
+        :raises Overloaded: if it is of no use to go on at nodes that are busy.
         :raises Unavailable, OperationTimeout: if the time is over.
         :raises NotConnected: if the node was stopped.
         """
         self._check_stopped()
         pause = self._core.jittered(self._pause)
-        if self.remaining <= pause:
+        if self.remaining <= pause or (self._busy and self._is_too_much(pause)):
             raise self.over()
         self._pause = min(2 * self._pause, self._core.settings.retry_max)
-        await self._core.sleep(pause)
+        self._core.refused += self._busy
+        try:
+            await self._core.sleep(pause)
+        finally:
+            self._core.refused -= self._busy
+
+    def _is_too_much(self, pause: float) -> bool:
+        """Is another try at busy nodes better left to the user?"""
+        core = self._core
+        spent = core.clock.seconds() + pause - self.began
+        return not self._paced and (
+            core.refused >= _MOST_REFUSED or spent > core.settings.busy_patience
+        )
 
     async def within(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Do something that helps, but not for longer than the operation may take."""
@@ -164,7 +195,14 @@ class Attempts:
 
     def over(self) -> ChordError:
         """The error for an operation whose time is over."""
-        short = self._short or self._missing()
+        missing = self._missing()
+        if self._busy and missing is None:
+            return Overloaded(
+                "the nodes that keep this part of the keys have more to do than they can: try"
+                " again later",
+                outcome_unknown=self._unknown,
+            )
+        short = self._short or missing
         if short is not None:
             reached, members = short
             advice = (
@@ -190,6 +228,13 @@ def is_doubtful(outcome: object) -> bool:
         return False
     error = outcome.value
     return isinstance(error, OperationTimeout) or getattr(error, "sent", False)
+
+
+def is_busy(outcome: object) -> bool:
+    """Was it not done because there is too much to do?"""
+    if isinstance(outcome, Failure):
+        return isinstance(outcome.value, Overloaded)
+    return isinstance(outcome, Busy)
 
 
 def unknown_outcome() -> OperationTimeout:

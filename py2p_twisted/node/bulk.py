@@ -48,7 +48,7 @@ class Bulk:
         """The values at table keys, without those that have none."""
         found: dict[bytes, bytes] = {}
         pending = list(dict.fromkeys(keys))
-        attempts = Attempts(self._core, write=False)
+        attempts = Attempts(self._core, write=False, paced=True)
         slow: set[bytes] = set()  # members that are asked last
         while pending:
             attempts.check_time()
@@ -95,7 +95,7 @@ class Bulk:
 
         :raises ChordError: of the first that failed; the others may have been done.
         """
-        attempts = Attempts(self._core, write=True)
+        attempts = Attempts(self._core, write=True, paced=True)
         with attempts.telling():
             await self._write_all(list(writes), attempts)
 

@@ -87,6 +87,7 @@ class Core(Kept):
         self.chronicle = Chronicle(clock)  # note(): everyone
         self.found_differences = 0  # Checker: how often two members kept different records
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
+        self.refused = 0  # Attempts: operations that busy nodes refused, and that wait a little
         self._sleeper = Sleeper(clock)
         self._passed_over: dict[bytes, float] = {}  # pass_over()
         self._preferred: dict[int, tuple[Config, int, float, tuple[Peer, ...]]] = {}

@@ -29,7 +29,7 @@ from ..wire.messages import (
     WrongEpoch,
 )
 from .answers import Answer, Answers
-from .attempts import Attempts, unknown_outcome
+from .attempts import Attempts, is_busy, unknown_outcome
 from .core import Core
 from .finder import Finder
 from .keeper import Keeper
@@ -226,7 +226,7 @@ class Operations:
                     return outcome is Outcome.APPLIED
                 if outcome is Outcome.UNKNOWN:
                     raise unknown_outcome()
-                silent = isinstance(outcome, Failure) and not silent and len(config.members) > 1
+                silent = self._is_silent(outcome) and not silent and len(config.members) > 1
                 if outcome is Outcome.STALE:
                     attempts.check_time()
                     if attempts.doubtful is None:
@@ -237,6 +237,9 @@ class Operations:
                     write = write.again(write.after, attempts.doubtful)
             config = await self.config(partition, attempts)
             outcome = await self._write_once(config, write, attempts, here=silent)
+
+    def _is_silent(self, outcome: Any) -> bool:
+        return isinstance(outcome, Failure) and not is_busy(outcome)
 
     async def _write_once(
         self, config: Config, write: Write, attempts: Attempts, *, here: bool
@@ -275,7 +278,7 @@ class Operations:
             attempts.check_time()
             return
         await attempts.wait()
-        if not isinstance(problem, WrongEpoch) or not problem.wedged:
+        if not is_busy(problem) and not (isinstance(problem, WrongEpoch) and problem.wedged):
             await attempts.within(self._finder.refresh(config.partition))
 
     async def config(self, partition: int, attempts: Attempts) -> Config:
@@ -302,7 +305,7 @@ class Operations:
         :param request: makes the request, given the epoch.
         :returns: the configuration, and the good replies, at least a quorum of them.
         """
-        attempts = attempts or Attempts(self._core, write=False)
+        attempts = attempts or Attempts(self._core, write=False, paced=True)
         while True:
             config = await self.config(partition, attempts)
             body = request(config.epoch)

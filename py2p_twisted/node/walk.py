@@ -35,7 +35,7 @@ class Walk:
         counted: dict[int, int] = {}
         disputed: list[int] = []
         missing = set(range(self._core.partitions))
-        attempts = Attempts(self._core, write=False)
+        attempts = Attempts(self._core, write=False, paced=True)
         while missing:
             answers, moved = await self._ask_counts(sorted(missing), attempts)
             progress = False
@@ -52,7 +52,7 @@ class Walk:
                 await attempts.within(self._finder.refresh(min(missing)))
                 await attempts.within(self._finder.catch_up())
             elif progress:
-                attempts = Attempts(self._core, write=False)
+                attempts = Attempts(self._core, write=False, paced=True)
         for partition in disputed:
             keys = 0
             async for _ in self.keys(values=False, partitions=[partition]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -17,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..base import Peer
-from ..errors import ChordError, OperationTimeout, PeerUnreachable, Unavailable
+from ..errors import ChordError, OperationTimeout, Overloaded, PeerUnreachable
 from ..settings import Settings
 from .bodies import Frozen, declined
 from .complaints import printable
@@ -40,6 +41,8 @@ from .messages import (
 )
 from .round_trips import RoundTrips
 from .versions import unknown_to, why_unknown
+from .waiting import Asking, Fire, Pending, given_up
+from .window import Window
 
 if TYPE_CHECKING:
     from .protocol import MessageProtocol
@@ -50,35 +53,13 @@ __all__ = ["Link", "Pending"]
 _SHARE_WHEN_CROWDED = 64
 
 
-#: What begins an operation.  What goes on with one is never refused: it would begin again.
+#: What begins an operation.  What goes on with one is never refused: it would begin again; nor does
+#: it wait for its turn behind what begins one.
 _OF_CLIENTS = {Read, ReadMany, WriteOne, WriteMany, Page, Count}
-
-
-class Pending:
-    """A reply that comes later: what a Deferred is, for who answers often.
-
-    It is fired once, with a reply, by whoever made it.
-    """
-
-    __slots__ = ("_reply", "_send")
-
-    def __init__(self) -> None:
-        self._send: Callable[[Reply], None] | None = None
-        self._reply: Reply | None = None
-
-    def fire(self, reply: Reply) -> None:
-        """This is the reply."""
-        if self._send is not None:
-            self._send(reply)
-        else:
-            self._reply = reply
-
-    def then(self, send: Callable[[Reply], None]) -> None:
-        """Whom to tell: at once, if it was fired already."""
-        if self._reply is not None:
-            send(self._reply)
-        else:
-            self._send = send
+#: Those of many keys take long, and so does what is sent after them.
+_LONG = {ReadMany, WriteMany, Page}
+#: For so many seconds after one of these, round trips tell nothing about the load.
+_LONG_FOR = 1.0
 
 
 class Link:
@@ -123,6 +104,9 @@ class Link:
         self._queue: deque[tuple[Request, Callable[[Any], None], float | None, float]] = deque()
         self._answering = 0
         self._times = RoundTrips(settings)
+        self._window = Window(settings)
+        self._long_until = 0.0  # see _LONG
+        self._at_work_on = inf  # when the oldest was sent that was answered since the last sweep
         self._lost = False
         self._unknown = unknown_to(version)
 
@@ -162,11 +146,11 @@ class Link:
         :param timeout: seconds from when it is sent; by default :meth:`request_timeout`.  Before
             that it waits for at most ``Settings.operation_timeout``.
         :returns: fires with the reply, or fails with `OperationTimeout`, `PeerUnreachable`, or
-            `Unavailable` if too many wait.  What the peer's wire version does not have is not
+            `Overloaded` if too many wait.  What the peer's wire version does not have is not
             sent: `Declined` here says so.
         """
-        deferred: Deferred[Reply] = Deferred(self._cancelled)
-        self.request(request, _Fire(deferred), timeout)
+        deferred = Asking(self._cancelled)
+        self.request(request, Fire(deferred), timeout)
         return deferred
 
     def request(
@@ -178,24 +162,45 @@ class Link:
             done(Failure(PeerUnreachable(f"the connection to {self.peer} is gone")))
         elif type(request) in self._unknown:
             done(Declined(why_unknown(request, self.peer, self.version)))
-        elif self._has_room() and not self._queue:
+        elif (self._has_room() and not self._queue) or self._goes_on(request):
             self._send(request, done, timeout)
-        elif len(self._queue) < settings.queued_requests:
+        elif self._may_wait(request):
             until = self._clock.seconds() + settings.operation_timeout
             self._queue.append((request, done, timeout, until))
         else:
-            waiting = len(self._queue)
-            text = f"{waiting} requests to {self.peer} wait already; slow down"
-            done(Failure(Unavailable(text)))
+            done(Failure(Overloaded(f"{len(self._queue)} requests to {self.peer} wait already")))
 
     def _has_room(self) -> bool:
-        return len(self._asked) < self._settings.requests_per_connection and not self._protocol.held
+        return len(self._asked) < self._window.size and not self._protocol.held
+
+    def _goes_on(self, request: Request) -> bool:
+        """May it be sent though the peer is busy?"""
+        return (
+            type(request) not in _OF_CLIENTS
+            and len(self._asked) < self._settings.requests_per_connection
+            and not self._protocol.held
+        )
+
+    def _may_wait(self, request: Request) -> bool:
+        """Would its turn come soon enough?"""
+        queued, settings = len(self._queue), self._settings
+        if type(request) in _OF_CLIENTS and (
+            self._window.wait(queued, self._times.smoothed) > settings.queue_patience
+        ):
+            return False
+        return queued < settings.queued_requests
 
     def _send(self, request: Request, done: Callable[[Any], None], timeout: float | None) -> None:
         self._number = number = self._number + 1
         now = self._clock.seconds()
         wait = self._times.timeout(now) if timeout is None else timeout
+        if not self._asked:
+            self._at_work_on = inf
         self._asked[number] = (done, now, now + wait)
+        if type(request) in _LONG:
+            self._long_until = now + _LONG_FOR
+        if type(done) is Fire:
+            done.deferred.number = number
         try:
             self._protocol.send(Ask(number, request))
         except ChordError:
@@ -205,26 +210,34 @@ class Link:
     def _send_queued(self) -> None:
         while self._queue and self._has_room():
             request, done, timeout, _ = self._queue.popleft()
-            if not _given_up(done):
+            if not given_up(done):
                 self._send(request, done, timeout)
 
-    def _cancelled(self, deferred: Deferred[Reply]) -> None:
-        for number, asked in self._asked.items():
-            if isinstance(asked[0], _Fire) and asked[0].deferred is deferred:
-                del self._asked[number]
-                return
+    def _cancelled(self, deferred: Any) -> None:
+        self._asked.pop(deferred.number, None)
 
     def sweep(self, now: float) -> None:
-        """Fail the requests whose time is over, and send those whose turn has come."""
-        late = [number for number, asked in self._asked.items() if asked[2] <= now]
+        """Fail the requests whose time is over, and send those whose turn has come.
+
+        A peer that answers what it was asked earlier is not silent but busy: it has the longest
+        time of all for what comes next.
+        """
+        longest = now - self._settings.request_timeout_max
+        at_work_on, self._at_work_on = self._at_work_on, inf
+        late = [
+            number
+            for number, (_, sent_at, until) in self._asked.items()
+            if until <= now and (sent_at < at_work_on or sent_at <= longest)
+        ]
         for number in late:
             asked = self._asked.pop(number, None)
             if asked is not None:
                 waited = now - asked[1]
                 self._times.missed(number, asked[1])
+                self._window.busy(number, self._number, len(late) + len(self._asked))
                 text = f"no answer from {self.peer} within {waited:.2g} s"
                 asked[0](Failure(OperationTimeout(text)))
-        while self._queue and (_given_up(self._queue[0][1]) or self._queue[0][3] <= now):
+        while self._queue and (given_up(self._queue[0][1]) or self._queue[0][3] <= now):
             done = self._queue.popleft()[1]
             text = f"too many requests to {self.peer} were waiting"
             done(Failure(OperationTimeout(text)))
@@ -244,7 +257,16 @@ class Link:
                     self.log.warn("{peer} answers what it was not asked: dropped", peer=self._name)
                 self._protocol.abort()
             return
-        self._times.measure(self._clock.seconds() - asked[1])
+        sent_at, now = asked[1], self._clock.seconds()
+        self._times.measure(now - sent_at)
+        if sent_at < self._at_work_on:
+            self._at_work_on = sent_at
+        under_way = 1 + len(self._asked)
+        slow = self._window.is_slow(now - sent_at) and now > self._long_until
+        if slow or type(answer.body) is Busy:
+            self._window.busy(answer.number, self._number, under_way)
+        else:
+            self._window.answered(under_way)
         if self._queue:
             self._send_queued()
         asked[0](answer.body)
@@ -355,20 +377,3 @@ class Link:
             done(Failure(PeerUnreachable(message, sent=True)))
         for _, done, _, _ in queue:
             done(Failure(PeerUnreachable(message)))
-
-
-class _Fire:
-    """Fires a Deferred, unless it was cancelled."""
-
-    __slots__ = ("deferred",)
-
-    def __init__(self, deferred: Deferred[Reply]) -> None:
-        self.deferred = deferred
-
-    def __call__(self, result: Any) -> None:
-        if not self.deferred.called:
-            self.deferred.callback(result)  # a Failure makes it fail
-
-
-def _given_up(done: Callable[[Any], None]) -> bool:
-    return isinstance(done, _Fire) and bool(done.deferred.called)

@@ -64,11 +64,20 @@ class Watch:
     def expect(self) -> None:
         """A request was sent: look at the deadlines until none is left."""
         if self._sweeping is None and not self._stopped:
-            self._sweeping = self._clock.callLater(self.sweep_interval, self._sweep)
+            at = self._clock.seconds() + self.sweep_interval
+            self._sweeping = self._clock.callLater(self.sweep_interval, self._sweep, at)
 
-    def _sweep(self) -> None:
+    def _sweep(self, at: float | None = None) -> None:
+        """Look at the deadlines.
+
+        :param at: when that should be; None: whenever it is.
+        """
         self._sweeping = None
         now = self._clock.seconds()
+        if at is not None and now - at > self.sweep_interval:
+            # This node was busy: it reads what came meanwhile before it calls anybody silent.
+            self._sweeping = self._clock.callLater(self.sweep_interval / 10, self._sweep)
+            return
         busy = False
         for connection in self._connections():
             link = connection.link

@@ -55,6 +55,6 @@ MUTANTS = (
     Mutant(
         "late_reply_applied",
         lambda seed: proven(seed, make_steps=LateReplies, steps=30),
-        (16, 47),
+        (20, 13),
     ),
 )
