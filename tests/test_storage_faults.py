@@ -10,8 +10,10 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -199,6 +201,53 @@ class FailingTests(StorageCase):
             self.assertIs(type(made), kind, error)
             self.assertTrue(str(made).startswith("/data cannot be opened: "), made)
             self.assertIs(made.__cause__, error)
+
+
+class GoneTests(StorageCase):
+    """The file under a running node is not the one any more that the next start will find."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(writer, "LOOK_SECONDS", 0.05)
+
+    def gone(self, take_away: Callable[[], object], *words: str, idle: bool = True) -> None:
+        """It is noticed, whether something is written or not, and nothing is written after that."""
+        storage, _ = self.opened()
+        self.assertIsNone(self.commit(storage, batch_of(b"before")))
+        sleep(0.06)
+        self.assertIsNone(storage.broken)
+        take_away()
+        if not idle:
+            sleep(0.06)
+            failure = self.commit(storage, batch_of(b"after"))
+            assert isinstance(failure, Failure)
+            failure.trap(StorageUnusable)
+        self.reactor.until(lambda: storage.broken)
+        self.assertIsInstance(storage.broken, StorageUnusable)
+        for word in (str(self.path), *words):
+            self.assertIn(word, str(storage.broken))
+        failing = storage.close()
+        self.reactor.until(lambda: failing.called)
+        self.failureResultOf(failing, StorageUnusable)
+
+    def test_deleted_folder(self) -> None:
+        def delete() -> None:
+            shutil.rmtree(self.folder)
+
+        self.gone(delete, "is not there any more", "was deleted")
+        self.gone(delete, "is not there any more", "was deleted", idle=False)
+
+    def test_moved_file(self) -> None:
+        moved = self.folder / "elsewhere"
+        self.gone(lambda: self.path.rename(moved), "is not there any more", "moved")
+
+    def test_another_file(self) -> None:
+        def restore() -> None:
+            copy = self.folder / "copy"
+            shutil.copy(self.path, copy)
+            copy.rename(self.path)
+
+        self.gone(restore, "is another file by now")
 
 
 class RefusedTests(StorageCase):

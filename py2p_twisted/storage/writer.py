@@ -6,6 +6,7 @@ it never waits for the disk.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
-from ..errors import StorageError
+from ..errors import StorageError, StorageUnusable
 from .faults import refused, storage_error
 from .interface import Batch, Done
 from .opening import INTERVAL, Opened, transaction
@@ -25,6 +26,8 @@ __all__ = ["Outcome", "Waiting", "Writer"]
 
 #: With sync=interval, seconds after which what was written is on the disk.
 SYNC_SECONDS = 1.0
+#: Seconds between two looks whether the file is still where it was.
+LOOK_SECONDS = 2.0
 #: Bytes that may be joined into one transaction; one batch may be larger.
 _MOST_JOINED = 8 * 1024 * 1024
 #: Commits in one transaction, so that the first of them does not wait for too many others.
@@ -82,6 +85,7 @@ class Writer:
         self._broken: StorageError | None = None
         # The thread's own:
         self._unsynced_since: float | None = None
+        self._looked_at = monotonic()
         self._changed_pages = 0
         self._waits_for_disk = True
         self._thread = threading.Thread(target=self._run, name="py2p_twisted storage")
@@ -114,8 +118,10 @@ class Writer:
             commits, ending = self._next()
             if commits:
                 self._attempt("written", self._write_group, commits)
-            elif not ending:
+            elif not ending and self._until_sync() == 0.0:
                 self._attempt("synced", self._sync)
+            elif not ending:
+                self._attempt("found", self._look)
             if ending and not commits:
                 break
             if self._changed_pages >= _PAGES and self._broken is None:
@@ -129,10 +135,10 @@ class Writer:
         self._ended(self._broken)
 
     def _next(self) -> tuple[list[Waiting], bool]:
-        """What to write now; nothing if it is time to sync, or to end."""
+        """What to write now; nothing if it is time to sync, to look for the file, or to end."""
         with self._news:
             while not self._queue and not self._ending:
-                if not self._news.wait(self._until_sync()):
+                if not self._news.wait(self._until_duty()):
                     return [], False
             commits: list[Waiting] = []
             size = 0
@@ -140,6 +146,13 @@ class Writer:
                 size += self._queue[0].size
                 commits.append(self._queue.popleft())
             return commits, self._ending
+
+    def _until_duty(self) -> float | None:
+        """Seconds until there is something to do though nothing is to be written."""
+        if self._broken is not None:
+            return None
+        sync, look = self._until_sync(), max(0.0, self._looked_at + LOOK_SECONDS - monotonic())
+        return look if sync is None else min(sync, look)
 
     def _until_sync(self) -> float | None:
         if self._unsynced_since is None or self._broken is not None:
@@ -165,7 +178,28 @@ class Writer:
             if never_tried:
                 self._tell(Outcome(never_tried, refused(error)))
 
+    def _look(self) -> None:
+        """Is the file that is written to the one that the next start will find?
+
+        :raises StorageUnusable: if not; SQLite would not notice.
+        """
+        self._looked_at = monotonic()
+        try:
+            inode = os.stat(self._path).st_ino
+        except FileNotFoundError:
+            inode = None
+        if inode != self._life.inode:
+            what = "is not there any more" if inode is None else "is another file by now"
+            raise StorageUnusable(
+                f"{self._path} {what}: it, or its folder, was deleted or moved while it was in use."
+                " Nothing that is written would be found again; start the node again",
+                path=self._path,
+                outcome_unknown=True,
+            )
+
     def _write_group(self, commits: Sequence[Waiting]) -> None:
+        if monotonic() - self._looked_at > LOOK_SECONDS:
+            self._look()
         joined = commits[0].batch
         for commit in commits[1:]:
             joined.join(commit.batch)
