@@ -17,7 +17,7 @@ from py2p_twisted.cli.dump import Reader, Writer
 from py2p_twisted.cli.frame import in_a_shell
 from py2p_twisted.cli.looking import Look, Seen
 from py2p_twisted.cli.picture import Spot, draw
-from py2p_twisted.cli.ring import shown
+from py2p_twisted.cli.ring import links, shown
 from py2p_twisted.cli.terminal import Progress, Style, Table, bar, cut, style_for, width_of
 from py2p_twisted.cli.texts import field, from_base64, of_field, seconds, size, visible
 from py2p_twisted.wire.reports import GroupsReport, LinkReport, Report, StorageReport
@@ -245,6 +245,17 @@ class PictureTests(SynchronousTestCase):
                 self.assertIn(words, text)
             self.assertLessEqual(max(map(width_of, text.splitlines())), max(width, 55))
         self.assertIn("10.0.0.30:4444", "\n".join(shown(Style(width=80), found)))
+
+    def test_links(self) -> None:
+        """Who hears whom, and how fast."""
+        fast = LinkReport(peer(30), False, False, 0, 1500)
+        slow = LinkReport(peer(10), False, True, 4000, 250_000)
+        one = report(10, 30, links=(fast,), missing=((peer(50), 9000),))
+        found = ring(one, report(30, 50, links=(slow,)), None)
+        self.assertEqual(
+            links(Style(), found.nodes),
+            ["        B       X  s", "B          1.5 ms  ✗", "X  250 ms          -", "s"],
+        )
 
 
 class DiagnosisTests(SynchronousTestCase):

@@ -15,14 +15,17 @@ from .texts import count, seconds, size
 if TYPE_CHECKING:
     from .looking import Seen
 
-__all__ = ["HELP", "NAME", "configure", "shown"]
+__all__ = ["HELP", "NAME", "configure", "links", "shown"]
 
 NAME = "ring"
 HELP = "draw the ring: its nodes in the order of the circle, their shares, who is suspected"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Nothing to add."""
+    """Add how much of it."""
+    parser.add_argument(
+        "--links", action="store_true", help="show the round trips between all nodes, too"
+    )
     parser.set_defaults(run=in_ring(_ring))
 
 
@@ -34,6 +37,9 @@ async def _ring(session: Session) -> ExitCode:
         return ExitCode.OK
     for line in shown(session.style, found):
         await session.say(line)
+    if session.options.links:
+        for line in ["", *links(session.style, found.nodes)]:
+            await session.say(line)
     return ExitCode.OK
 
 
@@ -81,3 +87,27 @@ def _table(style: Style, nodes: Sequence[Seen], colors: dict[str, str]) -> list[
             style.paint(node.state, "" if node.well else "red" if gone else "yellow"),
         )
     return table.lines(drop=("", "size", "rtt", "share", "address"))
+
+
+def links(style: Style, nodes: Sequence[Seen]) -> list[str]:
+    """The round trips between the nodes: each line is what one of them has measured."""
+    table = Table(style, "", *(f">{node.name}" for node in nodes))
+    for node in nodes:
+        report: Any = node.report
+        known = {} if report is None else {link.peer.instance: link for link in report.links}
+        away = set() if report is None else {peer.instance for peer, _ in report.missing}
+        cells = []
+        for other in nodes:
+            link = known.get(other.peer.instance)
+            if other is node or report is None:
+                cell = ""
+            elif other.peer.instance in away:
+                cell = style.paint(style.sign("✗", "x"), "red")
+            elif link is None:
+                cell = "-"  # they have nothing to say to each other
+            else:
+                time = "?" if link.round_trip is None else seconds(link.round_trip / 1e6)
+                cell = style.paint(time, "yellow" if link.suspected else "")
+            cells.append(cell)
+        table.add(style.paint(node.name, "bold"), *cells)
+    return table.lines()
