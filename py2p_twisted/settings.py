@@ -49,7 +49,7 @@ class Settings:
     stored_from: int = 256  # a value this long is read when it is asked for, not with its record
 
     watched_keys: int = 100_000  # that one watch may cover
-    watch_events: int = 1000  # of one watch that wait to be taken ...
+    watch_events: int = 10_000  # of one watch that wait to be taken ...
     watch_bytes: int = 4 * 1024 * 1024  # ... and what they may take
     watches: int = 256  # of one peer, and of this node itself
 

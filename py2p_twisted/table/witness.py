@@ -20,7 +20,7 @@ __all__ = ["DOUBT", "HOLD", "UNTOLD", "Budget", "Witness"]
 #: The value was not told.
 UNTOLD: Any = object()
 #: Seconds for which a version that is chosen waits for its value, and for the versions before it.
-HOLD = 0.25
+HOLD = 1.0
 #: Seconds after which somebody should find out what became of a version that no quorum told ...
 DOUBT = 1.0
 #: ... and after which at most it is tried again.
