@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -71,18 +71,17 @@ def parse(text: bytes) -> Settings:
     return msgspec.json.decode(text, type=Settings)
 
 
-async def change(ring: ChordService, pairs: Iterable[tuple[str, str]]) -> Settings:
+async def change(ring: ChordService, changes: Mapping[str, str]) -> Settings:
     """Set some fields, and leave what others set at the same moment as it is.
 
     :raises ValueError: it would not be a valid configuration; nothing was written.
     """
-    pairs = dict(pairs)
-    if unknown := pairs.keys() - set(Settings.__struct_fields__):
+    if unknown := changes.keys() - set(Settings.__struct_fields__):
         raise ValueError(f"there is no {', '.join(unknown)}")
     while True:
         old = await ring.get(KEY)
         fields = {} if old is None else msgspec.json.decode(old)
-        fields.update(pairs)
+        fields.update(changes)
         # Text from a command line may stand for a number; fields of newer programs stay.
         settings = msgspec.convert(fields, Settings, strict=False)
         new = msgspec.json.encode({**fields, **msgspec.to_builtins(settings)})
@@ -108,9 +107,9 @@ async def main(reactor: Any, *arguments: str) -> None:
     ring.startService()
     if options.set:
         await ring.connect(*peers[0])  # it reads and writes, and keeps nothing
-        pairs = [(name, value) for name, _, value in (text.partition("=") for text in options.set)]
+        changes = {name: value for name, _, value in (one.partition("=") for one in options.set)}
         try:
-            log.info("now {settings}", settings=await change(ring, pairs))
+            log.info("now {settings}", settings=await change(ring, changes))
         except ValueError as error:
             sys.exit(f"nothing was changed: {error}")
         return

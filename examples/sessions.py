@@ -137,12 +137,12 @@ class Page(Resource):
         token = (request.getCookie(b"session") or b"").decode("latin-1")
         action = (request.method, request.path)
         if action == (b"POST", b"/login"):
-            user, password = (_field(request, name) for name in (b"user", b"password"))
-            if not knows(user, password):
+            name, password = (_field(request, field) for field in (b"user", b"password"))
+            if not knows(name, password):
                 request.setResponseCode(403)
                 return "Wrong name or password."
             # Always a new token: one that was there before may be known to somebody else.
-            self._cookie(request, await self._sessions.begin(user))
+            self._cookie(request, await self._sessions.begin(name))
             return _back(request)
         if action == (b"POST", b"/logout"):
             await self._sessions.end(token)
@@ -167,7 +167,8 @@ class Page(Resource):
 
 
 def _field(request: Request, name: bytes) -> str:
-    return (request.args or {}).get(name, [b""])[0].decode("utf-8", "replace")
+    values: list[bytes] = (request.args or {}).get(name, [b""])
+    return values[0].decode("utf-8", "replace")
 
 
 def _back(request: Request) -> str:
