@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -37,7 +36,7 @@ from ..wire.messages import OLDEST_VERSION, WIRE_VERSION, Hello, Reply, Request
 from .chronicle import Chronicle
 from .kept import Kept
 from .sleeper import Sleeper
-from .state import CLAIM, USER, Phase, Remembered, Staged, claim_key, user_key
+from .state import CLAIM, USER, Phase, Remembered, Staged, claim_key, name_in_ballots, user_key
 
 __all__ = ["CLAIM", "USER", "Core", "Phase", "Remembered", "Staged", "claim_key", "user_key"]
 
@@ -69,7 +68,8 @@ class Core(Kept):
         self.rules = rules or RingRules(settings.successors)
         self.links: Links  # set once by Node
         self.instance = rng.randbytes(16)  # renew(), become()
-        self.lives = 1  # restore(): how many processes were this instance so far
+        self.lives = 1  # become(): how many processes were this instance so far
+        self.proposer = self.instance  # become(): this node's name in ballots
         self.me = Peer(self.instance, to_bytes(0, settings.k), "", 0)  # Node, Membership
         self.phase = Phase.LEECHING  # Membership
         self.ring_id = b""  # Membership
@@ -111,24 +111,15 @@ class Core(Kept):
 
     def renew(self) -> None:
         """Be another instance: what the present one had promised is forgotten (rule 6)."""
-        self.lives = 1
-        self.become(Peer(self.rng.randbytes(16), self.me.identifier, self.me.host, self.me.port))
+        me = Peer(self.rng.randbytes(16), self.me.identifier, self.me.host, self.me.port)
+        self.become(me, lives=1)
 
-    def become(self, me: Peer) -> None:
-        """Be this instance."""
+    def become(self, me: Peer, lives: int | None = None) -> None:
+        """Be this instance, in that life; None: in the present one."""
         self.instance, self.me = me.instance, me
+        self.lives = self.lives if lives is None else lives
+        self.proposer = name_in_ballots(self.instance, self.lives)
         self.renamed()
-
-    @property
-    def proposer(self) -> bytes:
-        """This node's name in ballots: in every life another one, so that no ballot is used twice.
-
-        What a life before this one proposed, and to whom, is not known.  In the first life it is
-        the instance, which the first ballots of epochs are promised to.
-        """
-        if self.lives == 1:
-            return self.instance
-        return sha256(self.instance + self.lives.to_bytes(8, "big")).digest()[:16]
 
     def partition(self, key: bytes) -> int:
         """The partition of a table key.

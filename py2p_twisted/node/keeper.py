@@ -11,7 +11,7 @@ from typing import Any
 from ..table.acceptor import Acceptor, NotPromised
 from ..table.acceptor import WrongEpoch as EpochRefused
 from ..table.group import Ballot, Epoch, Record
-from ..table.values import plain
+from ..table.values import Stored, plain
 from ..wire.messages import (
     Accept,
     Accepted,
@@ -66,6 +66,12 @@ class Keeper:
             Count: self.count,
             Page: self.page,
         }
+
+    def too_large(self, value: Stored | bytes | None) -> Declined | None:
+        """Why no member takes a value of this length; None if each does."""
+        if value is not None and len(value) > self._core.settings.max_value:
+            return Declined("the value is too large")
+        return None
 
     # -- which acceptor
 
@@ -237,7 +243,6 @@ class Keeper:
     def accept(self, request: Accept) -> Reply:
         """ACCEPT for some keys."""
         core = self._core
-        most = core.settings.max_value
         parts: list[SomeAccepted | WrongEpoch] = []
         for partition, epoch, items in request.parts:
             acceptor = self._of(partition, epoch)
@@ -248,8 +253,8 @@ class Keeper:
                 return Declined(f"a key does not belong to partition {partition}")
             refused: list[tuple[int, Ballot]] = []
             for place, (key, record) in enumerate(items):
-                if record.value is not None and len(record.value) > most:
-                    return Declined("the value is too large")
+                if (too_large := self.too_large(record.value)) is not None:
+                    return too_large
                 if record.ballot.counter > MOST_COUNTER:
                     return _NO_BALLOT
                 try:

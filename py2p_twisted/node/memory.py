@@ -126,8 +126,7 @@ def restore(core: Core, loaded: Loaded, shelf: Shelf) -> bool:
     if "node" not in loaded.meta:
         return False
     meta = decoded(_meta, loaded.meta["node"])
-    core.become(meta.me)
-    core.lives = loaded.boots
+    core.become(meta.me, loaded.boots)
     remember_ring(core, loaded)
     states = {part: decoded(_state, state) for part, state in loaded.states.items()}
     for state in states.values():

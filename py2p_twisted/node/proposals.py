@@ -77,7 +77,8 @@ class Proposals:
         config = self._config(request.write.key, request.epoch)
         if not isinstance(config, Config):
             return config
-        refusal = self._too_large(request.write) or no_room(self._core, config, [request.write])
+        write = request.write
+        refusal = self._keeper.too_large(write.value) or no_room(self._core, config, [write])
         if refusal is not None:
             return refusal
         self._core.writes += 1
@@ -133,20 +134,16 @@ class Proposals:
 
     def _wrong(self, writes: Sequence[Write], partition: int) -> Declined | None:
         """Why these, or some of them, cannot be writes of that partition."""
-        partition_of, most = self._core.partition, self._core.settings.max_value
+        partition_of, too_large = self._core.partition, self._keeper.too_large
         try:
             for write in writes:
                 if partition_of(write.key) != partition:
                     return Declined(f"a key is not of partition {partition}")
-                if write.value is not None and len(write.value) > most:
-                    return self._too_large(write)
+                refusal = too_large(write.value)
+                if refusal is not None:
+                    return refusal
         except ValueError as error:
             return Declined(str(error))
-        return None
-
-    def _too_large(self, write: Write) -> Declined | None:
-        if write.value is not None and len(write.value) > self._core.settings.max_value:
-            return Declined("the value is too large")
         return None
 
     def _config(self, key: bytes, epoch: Epoch) -> Config | Declined | WrongEpoch:

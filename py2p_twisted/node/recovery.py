@@ -95,6 +95,11 @@ class _Left:
         return len(members) >= self.config.quorum
 
 
+def _size(peers: Iterable[Peer]) -> int:
+    """About what a configuration takes in a message, or other nodes that are named."""
+    return 48 + sum(48 + 4 * len(peer.host) for peer in peers)
+
+
 class Recovery:
     """Re-forms the groups of a ring that lost members.
 
@@ -109,10 +114,19 @@ class Recovery:
 
     # -- what members answer
 
-    def answer_survey(self, _: Survey) -> Reply:
-        """What this node keeps."""
-        acceptors = self._core.acceptors.values()
-        return Surveyed(tuple((acceptor.config, acceptor.wedged) for acceptor in acceptors))
+    def answer_survey(self, request: Survey) -> Reply:
+        """What this node keeps, as much of it as fits."""
+        core, first = self._core, request.first
+        kept = sorted(part for part in core.acceptors if first is None or part >= first)
+        room = core.settings.page_bytes
+        parts: list[tuple[Config, bool]] = []
+        for partition in kept:
+            acceptor = core.acceptors[partition]
+            room -= _size(acceptor.config.members)
+            if room < 0 and parts and first is not None:
+                break
+            parts.append((acceptor.config, acceptor.wedged))
+        return Surveyed(tuple(parts), len(parts) < len(kept))
 
     def answer_take_era(self, request: TakeEra) -> Reply | Deferred[Reply]:
         """Begin the era in partitions that are kept here, with what the others have of them."""
@@ -269,13 +283,18 @@ class Recovery:
         return report
 
     async def _survey(self) -> dict[int, _Left]:
-        """Ask everybody what they keep."""
+        """Ask everybody what they keep, page by page."""
         core = self._core
         left: dict[int, _Left] = {}
+        requests: dict[Peer, Survey] = {}
 
         def heard(peer: Peer, reply: Reply | None) -> None:
             if not isinstance(reply, Surveyed):
                 return
+            asked = requests.get(peer)
+            after = 1 + max((config.partition for config, _ in reply.parts), default=-1)
+            if reply.more and asked is not None and after > (asked.first or 0):
+                rest[peer] = Survey(after)
             for config, stopped in reply.parts:
                 if config.partition >= core.partitions:
                     continue
@@ -286,12 +305,15 @@ class Recovery:
                     known.keepers.append(peer)
                     known.stopped += stopped
 
+        rest: dict[Peer, Survey] = {}
         heard(core.me, self.answer_survey(Survey()))
         peers = {peer.instance: peer for peer in core.directory.members()}
         peers.update((link.peer.instance, link.peer) for link in core.ring_links())
         peers.pop(core.instance, None)
-        requests = {peer: Survey() for peer in peers.values()}
-        await gather(core, requests, heard, lambda: False, _PATIENCE)
+        rest = {peer: Survey(0) for peer in peers.values()}
+        while rest:
+            requests, rest = rest, {}
+            await gather(core, requests, heard, lambda: False, _PATIENCE)
         return left
 
     async def _reform(
@@ -320,10 +342,27 @@ class Recovery:
                 take(reply.configs)
 
         mine = parts.pop(core.me, None)
-        requests = {peer: TakeEra(tuple(some)) for peer, some in parts.items()}
-        await gather(core, requests, heard, lambda: False, _LONG_PATIENCE)
+        while parts:
+            requests = {peer: TakeEra(self._page(some)) for peer, some in parts.items()}
+            parts = {peer: some for peer, some in parts.items() if some}
+            await gather(core, requests, heard, lambda: False, _LONG_PATIENCE)
         if mine is not None:
             heard(core.me, await self._take_era(TakeEra(tuple(mine))))
+
+    def _page(
+        self, some: list[tuple[Config, tuple[Peer, ...]]]
+    ) -> tuple[tuple[Config, tuple[Peer, ...]], ...]:
+        """Take the first of them away, as many as fit a message."""
+        room = self._core.settings.page_bytes
+        taken = 0
+        for config, sources in some:
+            room -= _size(config.members) + _size(sources)
+            if room < 0 and taken:
+                break
+            taken += 1
+        page = tuple(some[:taken])
+        del some[:taken]
+        return page
 
     def _open_empty(self, partition: int, epoch: Epoch) -> Config:
         """Open here what nobody alive keeps; the ring moves it to where it belongs."""

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 
 from ..table.group import Ballot, Base, Epoch, Successor
 from ..table.records import Records
 
-__all__ = ["CLAIM", "USER", "Phase", "Remembered", "Staged", "claim_key", "user_key"]
+__all__ = [
+    "CLAIM",
+    "USER",
+    "Phase",
+    "Remembered",
+    "Staged",
+    "claim_key",
+    "name_in_ballots",
+    "user_key",
+]
 
 #: How the keys of users begin inside the table.
 USER = b"\0"
@@ -24,6 +34,17 @@ def user_key(key: bytes) -> bytes:
 def claim_key(identifier: bytes) -> bytes:
     """The table's key of the record that claims an identifier."""
     return CLAIM + identifier
+
+
+def name_in_ballots(instance: bytes, life: int) -> bytes:
+    """A node's name in ballots: in every life another one, so that no ballot is used twice.
+
+    What a life before this one proposed, and to whom, is not known.  In the first life it is the
+    instance, which the first ballots of epochs are promised to.
+    """
+    if life == 1:
+        return instance
+    return sha256(instance + life.to_bytes(8, "big")).digest()[:16]
 
 
 class Phase(Enum):

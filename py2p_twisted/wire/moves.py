@@ -175,13 +175,23 @@ class TookEra(Frozen, frozen=True, tag=131):
 
 
 class Survey(Frozen, frozen=True, tag=34):
-    """What do you keep?  Answered by :class:`Surveyed`."""
+    """What do you keep?  Answered by :class:`Surveyed`.
+
+    :ivar first: the partition to begin with, with as many as fit; None, as nodes of version 2 ask:
+        all of them.
+    """
+
+    first: Number | None = None
 
 
 class Surveyed(Frozen, frozen=True, tag=150):
-    """The configurations of the partitions that are kept here; true: its epoch has stopped."""
+    """The configurations of the partitions that are kept here; true: its epoch has stopped.
+
+    :ivar more: there are others behind the last of these; ask again.
+    """
 
     parts: tuple[tuple[Config, bool], ...]
+    more: bool = False
 
 
 class Recover(Frozen, frozen=True, tag=33):

@@ -281,7 +281,7 @@ class TestRule13(DiskCase):
             cut = self.apart(world, second)
 
             def forget(node: SimNode) -> None:
-                core_of(node).lives = lives or core_of(node).lives
+                core_of(node).become(core_of(node).me, lives)
 
             world.spoil = forget
             proposer.disk.crash(0)

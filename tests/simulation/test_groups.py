@@ -16,7 +16,20 @@ from py2p_twisted.node.core import Core, Phase, Staged, claim_key, user_key
 from py2p_twisted.ring.circle import between_right
 from py2p_twisted.table.group import Ballot, Base, Config, Record, Successor
 from py2p_twisted.table.proposer import Write
-from py2p_twisted.wire.messages import Choose, Fetch, Open, Prefetch, Request, Wedge
+from py2p_twisted.wire.codec import encode
+from py2p_twisted.wire.messages import (
+    Answer,
+    Ask,
+    Choose,
+    Fetch,
+    Open,
+    Prefetch,
+    Request,
+    Survey,
+    Surveyed,
+    TakeEra,
+    Wedge,
+)
 
 from .ring_case import RingCase, address, seeds
 from .world import SimNode, World
@@ -446,6 +459,53 @@ class TestVotes(GroupCase):
                 self.assertIs(self.successResultOf(again), report)  # one for both
                 self.assertEqual((report.reformed, report.lost), (1, 0))
                 self.all_there(world, written, 60)
+
+    def test_recovered_in_pages(self) -> None:
+        """Neither what is kept nor what is to begin need fit one message."""
+        sizes: list[int] = []
+        for seed in seeds(3):
+            with self.world(seed, replicas=3, page_bytes=1024) as world:
+                members = self.grow(world, 5)
+                written = self.write(world, members[0])
+                for node in members[:3]:
+                    world.crash(node)
+                survivors = members[3:]
+                for node in survivors:
+                    core = core_of(node)
+                    handlers = node.service.node._own
+                    for kind in (Survey, TakeEra):
+
+                        def answer(link: Any, request: Any, to: Any = handlers[kind]) -> Any:
+                            sizes.append(len(encode(Ask(1, request))))
+                            reply = to(link, request)
+                            if isinstance(reply, Surveyed):
+                                sizes.append(len(encode(Answer(1, reply))))
+                            return reply
+
+                        handlers[kind] = answer
+                report = world.wait(survivors[0].service.recover(accept_data_loss=True))
+                self.assertEqual(report.kept + report.reformed + report.lost, core.partitions)
+                self.assertGreater(report.reformed, 20)
+                world.settle(60)
+                left = world.wait(survivors[1].service.get_many(written))
+                self.assertEqual(left, {key: written[key] for key in left})
+                self.assertGreater(len(left), 10)
+        self.assertGreater(len(sizes), 20)
+        self.assertLess(max(sizes), 1024)
+
+    def test_nodes_of_version_2_survey_all_at_once(self) -> None:
+        """They do not know that there may be more."""
+        with self.world(1, page_bytes=1024) as world:
+            (node,) = self.grow(world, 1)
+            answer = node.service.node.recovery.answer_survey
+            reply = answer(Survey())
+            assert isinstance(reply, Surveyed)
+            self.assertEqual((len(reply.parts), reply.more), (64, False))
+            page = answer(Survey(0))
+            assert isinstance(page, Surveyed) and page.more
+            self.assertEqual(page.parts, reply.parts[: len(page.parts)])
+            last = answer(Survey(63))
+            self.assertEqual(last, Surveyed(reply.parts[-1:]))
 
     def test_vote_of_a_quorum(self) -> None:
         """What a quorum voted for comes first, whoever would have it otherwise."""
