@@ -1,18 +1,21 @@
 """``python -m benchmarks.overload``: what a ring does with three times the load that it can carry.
 
 First clients that wait for their answers find out what the ring can do.  Then the same number of
-clients offers a multiple of it, whatever becomes of it, for a minute.
+clients offers a multiple of it, whatever becomes of it, for a minute.  The nodes have the first
+half of the processors for themselves and the clients the other, as if they were on other machines:
+else the clients, whose load is open, take the time that the nodes need.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,12 +80,16 @@ class Overload:
         self._processes = processes
         self._chosen = chosen
         self._phase = 0
+        processors = sorted(os.sched_getaffinity(0))
+        half = max(1, len(processors) // 2)
+        self._of_nodes, self._of_clients = processors[:half], processors[half:] or processors
 
     async def run(self) -> list[str]:
         """Measure, print, and return what is wrong."""
         chosen = self._chosen
         ring = Ring(self._reactor, self._processes, chosen.nodes, chosen.replicas)
         ring.start()
+        _pin(ring.pids, self._of_nodes)
         try:
             await ring.settled(await ring.connect(ring.ports[0]))
             await self._offer(ring, 3.0, ["--depth", str(chosen.depth)])  # warms everything up
@@ -109,6 +116,7 @@ class Overload:
             port = ring.ports[number % len(ring.ports)]
             told = [name, str(port), "--seconds", f"{seconds:g}", "--begin", f"{begin:.3f}"]
             pids.append(self._processes.start(name, ["-m", "benchmarks.offering", *told, *how]))
+        _pin(pids, self._of_clients)
         await self._pause(begin - time.time())
         used = cpu_seconds(ring.pids)
         for _ in range(int(seconds)):
@@ -143,6 +151,12 @@ class Overload:
 
     def _pause(self, seconds: float) -> Deferred[None]:
         return deferLater(self._reactor, max(seconds, 0.0))
+
+
+def _pin(pids: Iterable[int], processors: Iterable[int]) -> None:
+    """Let processes run on these processors only."""
+    for pid in pids:
+        os.sched_setaffinity(pid, processors)
 
 
 def _line(what: str, measured: Measured) -> str:
