@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, get_args
 
@@ -44,17 +44,29 @@ class Forger:
     """Makes messages that fit their types, and mostly the node that they are for.
 
     :param said: the HELLO of that node.
+    :param peers: others that exist.
+    :param config: of a partition, if most messages are to be about it.
+    :param keys: of that partition.
     """
 
-    def __init__(self, said: Hello, rng: Random) -> None:
+    def __init__(
+        self,
+        said: Hello,
+        rng: Random,
+        peers: Sequence[Peer] = (),
+        config: Config | None = None,
+        keys: Sequence[bytes] = (),
+    ) -> None:
         self._rng = rng
+        self._config = config
         self._peers = (
+            *peers,
             said.peer,
             Peer(b"\xff" * 16, b"\x05", "127.0.0.1", 1),
             Peer(bytes(16), b"\xff" * 20, "\x1b[2J\n" * 50, 65535),
             Peer(b"liar" * 4, b"\x3f", "", 0),
         )
-        self._keys = [user_key(b"%d" % number) for number in range(8)]
+        self._keys = [*keys] * 4 + [user_key(b"%d" % number) for number in range(8)]
         self._keys += [b"", b"\xff", b"\x01\x02", bytes(4096 + 32)]
 
     def body(self, kind: type) -> Any:
@@ -62,6 +74,8 @@ class Forger:
         return self._make(shapes.type_info(kind))
 
     def _number(self, low: int | None, high: int) -> int:
+        if self._config is not None and self._rng.random() < 0.6:
+            return self._config.partition
         ends = [end for end in _ENDS if (low or 0) <= end <= high]
         return self._rng.choice(ends) if self._rng.random() < 0.9 else self._rng.randint(0, high)
 
@@ -103,10 +117,13 @@ class Forger:
             return None
         if cls is Peer:
             return rng.choice(self._peers)
+        if cls in (Epoch, Config) and self._config is not None and rng.random() < 0.8:
+            return self._config if cls is Config else self._config.epoch
         if cls is Epoch:
             return FIRST_EPOCH._replace(number=rng.choice([1, 1, 1, 2, 2**62]))
         if cls is Ballot:
-            return Ballot(FIRST_EPOCH, rng.choice(_ENDS), rng.randbytes(rng.choice([0, 16])))
+            epoch = FIRST_EPOCH if self._config is None else self._config.epoch
+            return Ballot(epoch, rng.choice(_ENDS), rng.randbytes(rng.choice([0, 16])))
         if cls is Config:
             epoch = FIRST_EPOCH._replace(number=rng.choice([1, 2, 2**61, 2**62]))
             members = tuple(rng.choice(self._peers) for _ in range(rng.choice([1, 2, 5])))
