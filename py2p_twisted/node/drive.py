@@ -154,9 +154,8 @@ class Drive:
             promised = move.acceptor.wedge_ballot
             staged = core.staged.get(move.partition)
             held = staged.ballot if staged is not None else None
-            counter = core.next_counter(
-                max(ballot.counter if ballot is not None else 0 for ballot in (promised, held))
-            )
+            known = max(ballot.counter if ballot is not None else 0 for ballot in (promised, held))
+            counter = core.ends.next(move.partition, move.epoch, known)
             move.ballot = Ballot(move.epoch, counter, core.proposer)
             move.stopped.clear()
             move.refused.clear()
@@ -175,7 +174,7 @@ class Drive:
                     continue
                 move.refused.add(peer.instance)
                 if isinstance(part, Outbid):
-                    core.next_counter(part.ballot.counter)
+                    core.ends.next(move.partition, move.epoch, part.ballot.counter)
                 elif isinstance(part, WrongEpoch) and part.config is not None:
                     core.learn(part.config)
 

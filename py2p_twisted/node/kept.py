@@ -18,6 +18,7 @@ from ..ring.circle import partition_count
 from ..settings import Settings
 from ..storage.interface import Storage
 from ..table.acceptor import Acceptor
+from ..table.counters import Counters
 from ..table.directory import Directory
 from ..table.group import MOST_STAMP, Ballot, Config, Successor
 from ..table.records import MemoryRecords, Records
@@ -68,7 +69,8 @@ class Kept:
         #: bases of epochs that this node has no part in, and until when it keeps them for others
         self.retired: dict[int, tuple[float, Staged]] = {}  # learn(), Maintenance
         self.stamp = 0  # hear(): the Lamport clock of writes
-        self.counter = 1  # next_counter(): of ballots
+        self.counters = Counters()  # Rounds: of ballots for keys
+        self.ends = Counters()  # Drive: of ballots for the ends of epochs
         self._complain_at = 0.0
         self.discarded_keys = 0  # learn(), Maintenance: not told yet
 
@@ -293,8 +295,3 @@ class Kept:
         """A stamp was heard of: what is written later gets a higher one."""
         if stamp > self.stamp:
             self.stamp = min(stamp, MOST_STAMP)
-
-    def next_counter(self, heard: int = 0) -> int:
-        """A counter for a ballot of this node, higher than its own ones and that."""
-        self.counter = max(self.counter, heard) + 1
-        return self.counter

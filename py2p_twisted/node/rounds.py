@@ -103,7 +103,8 @@ class Rounds:
                 send(job, acceptor)
                 return
         heard = acceptor.counter if acceptor is not None else 0
-        proposal.prepare(Ballot(config.epoch, core.next_counter(heard), core.proposer))
+        counter = core.counters.next(config.partition, config.epoch, heard)
+        proposal.prepare(Ballot(config.epoch, counter, core.proposer))
         self._send(job, acceptor)
 
     def _send_steady(self, job: Job, acceptor: Acceptor) -> None:
@@ -229,8 +230,9 @@ class Rounds:
         if job.rounds > _MOST_ROUNDS:
             self._give_up(job, Failed(job.heard, proposal.sent))
             return
-        ballot = Ballot(job.config.epoch, core.next_counter(heard), core.proposer)
-        proposal.prepare(ballot)
+        config = job.config
+        counter = core.counters.next(config.partition, config.epoch, heard)
+        proposal.prepare(Ballot(config.epoch, counter, core.proposer))
         if job.rounds <= _QUICK_ROUNDS:
             self._resume(job)
             return

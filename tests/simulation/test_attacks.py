@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from py2p_twisted.errors import PeerUnreachable, RingConflict
+from py2p_twisted.errors import PeerUnreachable, RingConflict, Unavailable
 from py2p_twisted.node.core import Phase, user_key
 from py2p_twisted.table.digest import EMPTY_BASE
 from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Epoch, Record, Successor
@@ -22,6 +22,7 @@ from py2p_twisted.wire.messages import (
     Open,
     Prefetch,
     Prepare,
+    Promised,
     Source,
     Survey,
     TakeEra,
@@ -191,6 +192,40 @@ class TestStrangers(RingCase):
                         )
             self.readable(world, written, world.nodes)
             self.write(world, members[1])
+
+    def test_a_ballot_that_nobody_outbids(self) -> None:
+        """It stops one group until its next epoch: no other one, and not the next epoch."""
+        with self.world(5, operation_timeout=1.0) as world:
+            members = self.grow(world, 3)
+            written = self.write(world, members[0])
+            stranger = world.add()
+            world.wait(stranger.service.connect(*address(members[0])))
+            core = stranger.service.node.core
+            key = b"key 1"
+            partition = core.partition(user_key(key))
+            config = core.directory.get(partition)
+            assert config is not None
+            ballot = Ballot(config.epoch, 2**61, bytes([255]) * 16)
+            prepare = Prepare(((partition, config.epoch, ((user_key(key), ballot),)),))
+            for member in config.members:
+                self.assertIsInstance(world.wait(core.ask(member, prepare)), Promised)
+            for node in members:
+                self.fails(world, Unavailable, node.service.set(key, b"new"))
+            proposer = config.members[0].instance
+            for node in members:  # who is not reached is stood in for, by a full round
+                if node.service.node.core.instance == proposer:
+                    node.host.pause()
+            others = {k: v for k, v in written.items() if core.partition(user_key(k)) != partition}
+            client = next(n for n in members if n.service.node.core.instance != proposer)
+            world.wait(client.service.update(others))
+            world.network.calm()
+            world.wait(self.enter(world.add(), members[0]))
+            world.settle(60)
+            self.readable(world, written, members)
+            while core.directory.get(partition) == config:
+                world.wait(self.enter(world.add(), members[0]))
+                world.settle(60)
+            world.wait(client.service.set(key, b"new"))
 
     def test_a_count_of_too_much(self) -> None:
         """The reply stays small; what has no room in it is to be asked for again."""
