@@ -6,6 +6,7 @@ A page that shows port 4444 gets a free one here, so that nothing collides.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shlex
 import signal
@@ -335,6 +336,19 @@ class TestPages(Running):
     def test_index(self) -> None:
         """It begins as the README does."""
         self.assertEqual(blocks("index.rst", "python"), blocks("README.rst", "python")[:1])
+
+    def test_headings(self) -> None:
+        """A heading is underlined by one character, as far as it goes."""
+        for page in ("README.rst", *(path.name for path in DOCS.glob("*.rst"))):
+            lines = read(page).splitlines()
+            for line, under in itertools.pairwise(lines):
+                if re.fullmatch(r"[-=~^]{4,}", under) and line.strip() and line[0] not in " =":
+                    self.assertEqual(under, under[0] * len(line), f"{page}: {line}")
+
+    def test_site(self) -> None:
+        """What makes the web site is installed before it is called."""
+        (block,) = (text for text in blocks("README.rst", "console") if "sphinx" in text)
+        self.assertRegex(block, r"install '\.\[test\]'[^|]*\n.* -m sphinx ")
 
     def test_commands(self) -> None:
         """Every ``twistd chord`` that is shown is understood."""
