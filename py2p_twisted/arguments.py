@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from .storage.interface import Storage
 
@@ -27,9 +27,14 @@ def security_of(folder: str | None, encryption: str) -> Any:
 
 
 def storage_of(storage: Storage | str | os.PathLike[str] | None) -> Storage | None:
-    """A storage, given itself or a path."""
+    """A storage, given itself or a path.
+
+    :raises TypeError: for anything else.
+    """
+    if storage is None or hasattr(storage, "durable"):
+        return cast("Storage | None", storage)
     if not isinstance(storage, str | os.PathLike):
-        return storage
+        raise TypeError(f"storage must be a path or a Storage, or None, not {storage!r}")
     from .storage.sqlite import SQLiteStorage
 
     return SQLiteStorage(storage)

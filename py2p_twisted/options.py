@@ -63,7 +63,8 @@ def _bytes(option: str) -> Callable[[str], int]:
         found = re.fullmatch(r"([1-9][0-9]{0,15})([KMGT]?)", text)
         if found is None:
             raise usage.UsageError(
-                f"{option} must be a number of bytes such as 5000000, 500M or 2G, not {text!r}"
+                f"{option} must be a number of bytes, at least 1, such as 5000000, 500M or 2G, not"
+                f" {text!r}"
             )
         return int(found[1]) << (10 * " KMGT".index(found[2] or " "))
 

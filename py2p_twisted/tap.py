@@ -118,6 +118,9 @@ def _why_not(error: CannotListenError) -> str:
         return f"port {error.port} on {error.interface} is in use: choose another {option}"
     port = str(error.port)
     where = show_address(str(error.interface), int(port)) if port.isdigit() else port
+    if getattr(cause, "errno", None) == errno.EADDRNOTAVAIL:
+        see = "--interface" if option == "--port" else option
+        return f"{error.interface} is no address of this machine: see {see}"
     return f"cannot listen on {where}: {getattr(cause, 'strerror', None) or cause}"
 
 

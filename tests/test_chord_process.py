@@ -143,6 +143,7 @@ assert isinstance(taken, OSError) and isinstance(taken, errors.ChordError) and t
 assert str(taken) == f'cannot listen on 127.0.0.1:{a.out_addr[1]}: Address already in use', taken
 foreign = raised(errors.CannotListen, chord.chord_socket, '192.0.2.1', 0)
 assert 'cannot listen on 192.0.2.1:0: Cannot assign' in str(foreign), foreign
+assert 'must be an address of this machine' in str(foreign), foreign
 
 b = new(k=2)
 refused = raised(errors.PeerUnreachable, b.connect, '127.0.0.1', 1)

@@ -430,6 +430,10 @@ class TestParameters(SynchronousTestCase):
             (ValueError, "out_addr", {"out_addr": ("host", 0)}),
             (TypeError, "join", {"join": [("host",)]}),
             (ValueError, "join", {"join": [("host", 0)]}),
+            *(
+                (TypeError, "storage must be a path or a Storage", {"storage": storage})
+                for storage in (5, b"data", False)
+            ),
             (ValueError, "ca.pem", {"tls": "/nowhere"}),
             (ValueError, "tls= encrypts", {"tls": "/nowhere", "settings": Settings()}),
         ]

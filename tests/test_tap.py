@@ -111,7 +111,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["--data", "d", "--memory"], ["--memory", "leave it or --data out"]),
     (["--memory", "--sync", "always"], ["--memory", "leave it or --sync out"]),
     (["--quota", "lots"], ["--quota", "500M", "'lots'"]),
-    (["--quota", "0"], ["--quota", "bytes", "'0'"]),
+    (["--quota", "0"], ["--quota", "bytes", "at least 1", "'0'"]),
     (["--memory", "--quota", "1M"], ["--memory", "leave it or --quota out"]),
     (["--cache", "much"], ["--cache", "500M", "'much'"]),
     (["--memory", "--cache", "1M"], ["--memory", "leave it or --cache out"]),
@@ -432,6 +432,15 @@ class CannotStartTests(SynchronousTestCase):
         self.assertEqual(str(raised), "cannot listen on [::1]:80: Permission denied")
         raised, _, _ = self.refuse(CannotListenError("::1", 80, "odd"), "startService")
         self.assertEqual(str(raised), "cannot listen on [::1]:80: odd")
+        foreign = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        for error, option in (
+            (CannotListenError("192.0.2.1", 4444, foreign), "--interface"),
+            (CannotServe("192.0.2.1", 4444, foreign), "--http"),
+        ):
+            raised, _, _ = self.refuse(error, "startService")
+            expected = f"192.0.2.1 is no address of this machine: see {option}"
+            self.assertEqual(str(raised), expected)
+            self.fits(raised)
 
     def test_data(self) -> None:
         """All of it in the log and on stderr, in one line; for the parent of a daemon, less."""

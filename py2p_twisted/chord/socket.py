@@ -5,6 +5,7 @@ The dictionary's side of it is :class:`.dictionary.Dictionary`.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from functools import partial
@@ -111,10 +112,11 @@ class ChordSocket(Listening, Dictionary):
         except CannotListenError as error:
             cause = error.socketError
             where = show_address(str(error.interface), int(error.port))
-            raise CannotListen(
-                f"cannot listen on {where}: {getattr(cause, 'strerror', None) or cause}",
-                errno=getattr(cause, "errno", None),
-            ) from None
+            why = getattr(cause, "strerror", None) or str(cause)
+            number = getattr(cause, "errno", None)
+            if number == errno.EADDRNOTAVAIL:
+                why += " (addr must be an address of this machine)"
+            raise CannotListen(f"cannot listen on {where}: {why}", errno=number) from None
 
     def _wait(
         self, function: Callable[..., Any], *arguments: Any, steps: int = 1, write: bool = False
