@@ -345,6 +345,19 @@ class DiagnosisTests(SynchronousTestCase):
         look.nodes[1].suspected_by.append("10.0.0.10:4444")
         self.one(look, PROBLEM, "links", "10.0.0.30:4444 answers here, and not 10.0.0.10:4444")
 
+    def test_survives_no_crash(self) -> None:
+        """One or two nodes of a ring that wants three copies may be well, and none may fail."""
+        one, two, three = report(10, 10), report(30, 10), report(50, 10)
+        for look, words in (
+            (ring(one, numbers=(10,)), "no crash: 1 node keeps 1 copy; 3 are wanted."),
+            (ring(one, two, numbers=(10, 30)), "no crash: 2 nodes keep 2 copies; 3 are wanted."),
+        ):
+            self.assertEqual(look.summary(), f"All is well, but this ring survives {words}")
+            self.assertFalse(look.well)
+            look.replicas = 1  # it was founded for that
+            self.assertTrue(look.well)
+        self.assertEqual(ring(one, two, three).summary(), "All is well.")
+
     def test_full(self) -> None:
         """No identifier is left."""
         look = ring(*well())

@@ -453,6 +453,10 @@ class FrameTests(CommandCase):
         for line in ([], ["tls"], ["fly"], ["tls", "init"], ["tls", "issue", "d"], ["--port", "1"],
                      ["tls", "init", "a", "b"], ["tls", "issue", "d", "n", "--ren"]):  # fmt: skip
             self.assertIn("--help", self.refused(*line, code=2))
+        for line in (["--json", "tls", "init", "d"], ["tls", "issue", "d", "n", "--json"]):
+            self.assertIn("leave --json out", self.refused(*line, code=2))
+        for command, missing in (("del", "KEY"), ("set", "KEY")):
+            self.assertIn(f"required: {missing} (", self.refused(command, code=2))
 
     def test_errors_become_one_line(self) -> None:
         for error, code, line in (

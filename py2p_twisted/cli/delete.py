@@ -19,7 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the keys."""
     parser.usage = "%(prog)s [options] KEY..."
     parser.add_argument("key", metavar="KEY", help="the keys")
-    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)
+    # With a default it is not named among what is missing.
+    parser.add_argument("more", nargs="*", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--base64", action="store_true", help="the keys are written in base64")
     parser.set_defaults(run=in_ring(_delete))
 

@@ -11,6 +11,8 @@ from .texts import count
 
 __all__ = ["Look", "Seen", "look"]
 
+_WELL = "All is well."
+
 
 @dataclass
 class Seen:
@@ -149,6 +151,11 @@ class Look:
         """Groups below strength."""
         return self.groups("below")
 
+    @property
+    def well(self) -> bool:
+        """Is there nothing to say but that?"""
+        return self.summary() == _WELL
+
     def summary(self) -> str:
         """How the ring is, in a sentence."""
         away = sum(node.report is None and not node.linked for node in self.nodes)
@@ -161,7 +168,14 @@ class Look:
             return f"{count(away)} of {count(len(self.nodes))} nodes cannot be reached from here."
         if not all(node.well for node in self.nodes):
             return "Some nodes are not well."
-        return "All is well."
+        members = len(self.nodes)
+        if members < 3 <= self.replicas:
+            copies = (
+                "1 node keeps 1 copy" if members == 1 else f"{members} nodes keep {members} copies"
+            )
+            wanted = f"{self.replicas} are wanted"
+            return f"All is well, but this ring survives no crash: {copies}; {wanted}."
+        return _WELL
 
 
 async def look(session: Session) -> Look:

@@ -86,6 +86,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    if not getattr(options, "objects", True) and (options.json or "--json" in rest):
+        parser.error("tls writes files and tells people about them: leave --json out")
     if rest and hasattr(options, "more") and not any(text.startswith("-") for text in rest):
         options.more += rest
     elif rest:

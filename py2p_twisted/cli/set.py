@@ -20,7 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [options] KEY [VALUE | --file FILE]"
     key_argument(parser)
     parser.add_argument(
-        "more", metavar="VALUE", nargs="*", help="the value (default: standard input, every byte)"
+        "more",
+        metavar="VALUE",
+        nargs="*",
+        default=[],
+        help="the value (default: standard input, every byte)",
     )
     parser.add_argument(
         "--file", metavar="FILE", help="take every byte of a file; - is standard input"

@@ -64,13 +64,9 @@ def _lines(style: Style, session: Session, found: Look) -> list[str]:
         ("kept", f"{count(sum(r.keys for r in told))} copies, {size(sum(r.size for r in told))}"),
         ("groups", _groups(style, found)),
         ("up since", seconds(oldest) if oldest < 60 else _long(oldest)),
-        ("status", style.paint(found.summary(), "green" if _well(found) else "yellow")),
+        ("status", style.paint(found.summary(), "green" if found.well else "yellow")),
     ]
     return [f"{style.paint(name.rjust(8), 'dim')}  {text}" for name, text in rows]
-
-
-def _well(found: Look) -> bool:
-    return all(node.well for node in found.nodes)
 
 
 def _encryption(name: str) -> str:

@@ -38,6 +38,7 @@ _SECRET, _PUBLIC, _FOLDER = 0o600, 0o644, 0o700
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add ``init`` and ``issue``."""
+    parser.set_defaults(objects=False)  # for people only
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     what = "make a private certificate authority in DIR; its key stays there"
     init = actions.add_parser("init", help=what, description=what)
