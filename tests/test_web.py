@@ -167,6 +167,9 @@ class KeyTests(WebCase):
                 ("/v1/keys/100%", 400),
                 ("/v1/keys/%zz", 400),
                 ("/v1/nothing", 404),
+                ("/v1", 404),
+                ("/v1/", 404),
+                ("/v1/keys/" + "x" * 17_000, 414),
             ):
                 found = self.get(world, web, path)
                 self.assertEqual(found.status, status, path)
@@ -176,7 +179,19 @@ class KeyTests(WebCase):
             endless = Client(world, web)
             endless.ask("/v1/keys/" + "x" * 20_000)
             self.assertTrue(endless.transport.disconnecting)
+            self.assertEqual(endless.answer().status, 414)
             endless.hang_up()
+            late = Client(world, web)  # a header, not the address
+            late.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"x" * 20_000)
+            self.assertTrue(late.transport.disconnecting)
+            self.assertEqual(late.transport.value(), b"")
+            late.hang_up()
+            second = Client(world, web)  # after an answer on the same connection
+            second.ask("/v1")
+            self.assertEqual(second.answer().status, 404)
+            second.ask("/" + "x" * 20_000)
+            self.assertEqual(second.answer().status, 414)
+            second.hang_up()
 
     def test_unavailable(self) -> None:
         """Without a quorum: 503 or 504, and when to come again; who hangs up is not waited for."""

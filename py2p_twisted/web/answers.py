@@ -12,8 +12,21 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-__all__ = ["HEADERS", "NotFound", "as_json", "as_text", "header", "later", "problem", "sized"]
+__all__ = [
+    "HEADERS",
+    "PROBLEM",
+    "NotFound",
+    "as_json",
+    "as_text",
+    "header",
+    "later",
+    "problem",
+    "problem_body",
+    "sized",
+]
 
+#: The content type of a problem.
+PROBLEM = "application/problem+json"
 #: What every answer says: only what comes from here runs, nobody frames it, nothing is guessed.
 HEADERS = {
     "Server": "py2p_twisted",
@@ -61,8 +74,13 @@ def problem(request: Request, status: int, detail: str, **headers: str) -> bytes
     request.setResponseCode(status)
     for name, value in headers.items():
         request.setHeader(name.replace("_", "-"), value)
+    return sized(request, PROBLEM, problem_body(status, detail))
+
+
+def problem_body(status: int, detail: str) -> bytes:
+    """What went wrong, in JSON."""
     body = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return as_json(request, body, "application/problem+json")
+    return msgspec.json.encode(body) + b"\n"
 
 
 def later(request: Request, answer: Coroutine[Deferred[Any], Any, bytes]) -> int:

@@ -19,7 +19,7 @@ from twisted.web.http import HTTPChannel, datetimeToString
 from twisted.web.resource import IResource, Resource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from .answers import HEADERS, NotFound, header, problem
+from .answers import HEADERS, PROBLEM, NotFound, header, problem, problem_body
 
 __all__ = ["MOST_CONNECTIONS", "PATIENCE", "ChordSite", "Folder"]
 
@@ -68,6 +68,15 @@ class ChordChannel(HTTPChannel):
 
     def resetTimeout(self) -> None:
         """A byte now and then wins no time: the whole request has to be there."""
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Twisted would close without a word: say which limit it is, if it is still the first line.
+
+        No answer to an earlier request may be under way, which this one would stand in.
+        """
+        if not self.requests:
+            self.transport.write(_too_long())
+        self.loseConnection()
 
     def timeoutConnection(self) -> None:
         """Twisted would log it, wait, and log again."""
@@ -119,6 +128,20 @@ class ChordRequest(Request):
         if body is not NOT_DONE_YET:
             self.write(body)
             self.finish()
+
+
+def _too_long() -> bytes:
+    """The answer to a request whose first line is over the limit: there is no request yet."""
+    body = problem_body(414, f"the address is over the limit of {HTTPChannel.MAX_LENGTH} bytes")
+    headers = {
+        **HEADERS,
+        "Date": datetimeToString().decode(),
+        "Connection": "close",
+        "Content-Type": PROBLEM,
+        "Content-Length": str(len(body)),
+    }
+    lines = ["HTTP/1.1 414 Request-URI Too Long", *(f"{n}: {v}" for n, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
 
 
 def refusal(request: Request, *, loopback: bool) -> bytes | None:
@@ -214,3 +237,7 @@ class Folder(Resource):
     def getChild(self, path: bytes, request: Request) -> Resource:
         """A name that nobody has."""
         return NotFound()
+
+    def render_GET(self, request: Request) -> bytes:
+        """The folder itself, without a slash: as with one."""
+        return NotFound().render_GET(request)
