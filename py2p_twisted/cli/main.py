@@ -83,11 +83,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     Argparse takes no option between arguments of which some may be missing: a command that has such
     arguments keeps the rest in ``more``.
+
+    :raises CommandError: if what is asked for cannot be had together.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if not getattr(options, "objects", True) and (options.json or "--json" in rest):
-        parser.error("tls writes files and tells people about them: leave --json out")
+        raise CommandError("tls writes files, and no objects: leave --json out", ExitCode.USAGE)
     if rest and hasattr(options, "more") and not any(text.startswith("-") for text in rest):
         options.more += rest
     elif rest:
