@@ -271,7 +271,10 @@ class TestWhere(CliCase):
         self.addCleanup(port.stopListening)
         for where, words in (
             ("127.0.0.1:1", "refused the connection"),
-            (f"127.0.0.1:{port.getHost().port}", "is no Chord node"),
+            (
+                f"127.0.0.1:{port.getHost().port}",
+                "sent what is no message: something listens there that",
+            ),
             (self.peer(alone), "is in no ring yet"),
         ):
             for command in (("get", "key"), ("status",), ("export",)):
@@ -281,6 +284,7 @@ class TestWhere(CliCase):
             sick = await self.chordctl("doctor", where)
             self.assertEqual(sick.code, ExitCode.FAILED)
             self.assertIn("1 to mend", sick.text)
+            self.assertEqual("name the --port of the node" in sick.text, "no message" in words)
 
     async def test_several_peers(self) -> None:
         """The first that answers is taken, from the command line or the environment."""

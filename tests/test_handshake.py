@@ -20,7 +20,7 @@ from py2p_twisted.errors import (
 from py2p_twisted.settings import Settings
 from py2p_twisted.table.group import FIRST_EPOCH
 from py2p_twisted.wire.codec import encode
-from py2p_twisted.wire.endpoints import TLS_REFUSAL
+from py2p_twisted.wire.endpoints import NO_NODE, TLS_REFUSAL
 from py2p_twisted.wire.messages import (
     OLDEST_VERSION,
     WIRE_VERSION,
@@ -288,7 +288,7 @@ class StrangerTests(HandshakeCase):
         self.assertNoResult(dialling)
         self.run_for(0.2)
         error = self.refused_with(PeerUnreachable, dialling)
-        self.assertEqual(str(error), "10.0.0.9:4444 said nothing for 5 s")
+        self.assertEqual(str(error), f"10.0.0.9:4444 said nothing for 5 s: {NO_NODE}")
         self.assertIs(server.made[0].lost, ConnectionLost)
 
     def test_a_client_that_says_nothing(self) -> None:
@@ -327,6 +327,7 @@ class StrangerTests(HandshakeCase):
         self.run_for(1)
         error = self.refused_with(PeerUnreachable, dialling)
         self.assertIn("10.0.0.9:4444 sent what is no message", str(error))
+        self.assertIn(NO_NODE, str(error))
 
     def test_garbage_later(self) -> None:
         """The connection ends and what waited on it fails; the sender is told nothing."""

@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs, formatEvent
 from py2p_twisted.base import protocol
 from py2p_twisted.errors import NetworkMismatch, PeerUnreachable
 from py2p_twisted.settings import Settings
-from py2p_twisted.wire.endpoints import TLS_REFUSAL
+from py2p_twisted.wire.endpoints import NO_NODE, TLS_REFUSAL
 from py2p_twisted.wire.messages import Answer, Done, Hello, Refused, Who
 from py2p_twisted.wire.probe import probe
 
@@ -85,16 +85,16 @@ class ProbeTests(WireCase):
         self.run_for(4.9)
         self.assertNoResult(probing)
         self.run_for(0.2)
-        self.refused(probing, PeerUnreachable, "said nothing for 5 s")
+        self.refused(probing, PeerUnreachable, "said nothing for 5 s", NO_NODE)
 
     def test_others(self) -> None:
         """A TLS node, another program, one that refuses, and one that answers something else."""
         for number, (first, kind, words) in enumerate(
             (
                 (TLS_REFUSAL, NetworkMismatch, "speaks TLS"),
-                (b"HTTP/1.1 400 Bad Request\r\n\r\n", PeerUnreachable, "no Chord node"),
+                (b"HTTP/1.1 400 Bad Request\r\n\r\n", PeerUnreachable, NO_NODE),
                 (framed(Refused("PeerUnreachable", "no\x1b[2J")), PeerUnreachable, "no?[2J"),
-                (framed(Answer(1, Done())), PeerUnreachable, "does not speak this protocol"),
+                (framed(Answer(1, Done())), PeerUnreachable, NO_NODE),
             ),
             20,
         ):

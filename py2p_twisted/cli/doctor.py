@@ -239,9 +239,17 @@ def _unreachable(error: ChordError) -> list[Finding]:
     if isinstance(error, AuthenticationFailed):
         remedy = "issue a certificate for that name by the ring's authority: chordctl tls issue"
         return [Finding(PROBLEM, "certificate", str(error), remedy)]
+    from ..wire.endpoints import NO_NODE
+
+    if NO_NODE in str(error):
+        return [Finding(PROBLEM, "handshake", str(error), _ANOTHER)]
     return [Finding(PROBLEM, "reachable", str(error), _ROAD)]
 
 
+_ANOTHER = (
+    "name the --port of the node, which its log tells; if it is that one, look at the node's"
+    " machine"
+)
 _ROAD = (
     "is the node started, does it listen there (--interface), and does a firewall let"
     " this machine through?"

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .tls import Security
 
 __all__ = [
+    "NO_NODE",
     "TLS_REFUSAL",
     "Endpoints",
     "SniffingFactory",
@@ -48,6 +49,7 @@ __all__ = [
     "is_loopback",
     "lan_address",
     "looks_like_tls",
+    "no_node",
     "plain_text_met_tls",
     "tune",
     "unreachable",
@@ -56,6 +58,12 @@ __all__ = [
 #: A fatal TLS alert "protocol version" (RFC 8446, section 6), in the clear: what a TLS node says to
 #: a plain-text peer, which recognises it with :func:`looks_like_tls`.
 TLS_REFUSAL = b"\x15\x03\x03\x00\x02\x02\x46"
+
+#: What listens where no message comes from.
+NO_NODE = (
+    "something listens there that does not speak this protocol (a node's --http port, or another"
+    " program?), or a node that hangs"
+)
 
 #: After this many milliseconds without an acknowledgement the kernel gives a connection up.
 USER_TIMEOUT_MS = 10_000
@@ -198,6 +206,14 @@ def plain_text_met_tls(address: str) -> NetworkMismatch:
         ours="plain text",
         theirs="TLS",
     )
+
+
+def no_node(address: str, what: str) -> PeerUnreachable:
+    """What is reported of an address where somebody listens, who is no node as far as one sees.
+
+    :param what: it did, as a verb.
+    """
+    return PeerUnreachable(f"{address} {what}: {NO_NODE}")
 
 
 def unreachable(reason: Failure, address: str) -> PeerUnreachable:

@@ -18,7 +18,7 @@ from .. import errors
 from ..base import show_address
 from ..errors import BadMessage, ChordError, NetworkMismatch, PeerUnreachable, RingConflict
 from .bodies import MOST_REASON
-from .endpoints import looks_like_tls, plain_text_met_tls
+from .endpoints import looks_like_tls, no_node, plain_text_met_tls
 from .link import Link
 from .messages import Answer, Ask, Hello, Message, Refused, Who
 from .protocol import MessageProtocol
@@ -135,7 +135,7 @@ class Connection:
         if self.link is None and looks_like_tls(first_bytes):
             self.refuse(plain_text_met_tls(self.address))
             return
-        refusal = PeerUnreachable(f"{self.address} sent what is no message: {error}")
+        refusal = self._silent_or_strange(f"sent what is no message: {error}")
         if self.link is not None:
             links.complain(self.host, refusal)
         self.give_up(refusal)
@@ -152,7 +152,12 @@ class Connection:
     def _too_slow(self) -> None:
         self._timer = None
         seconds = self._links.settings.handshake_timeout
-        self.give_up(PeerUnreachable(f"{self.address} said nothing for {seconds:g} s"))
+        self.give_up(self._silent_or_strange(f"said nothing for {seconds:g} s"))
+
+    def _silent_or_strange(self, what: str) -> PeerUnreachable:
+        if self._dialled is not None and self.link is None:
+            return no_node(self.address, what)
+        return PeerUnreachable(f"{self.address} {what}")
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():

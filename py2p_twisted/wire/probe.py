@@ -17,7 +17,7 @@ from ..base import show_address
 from ..errors import BadMessage, ChordError, PeerUnreachable
 from ..settings import Settings
 from .complaints import printable
-from .endpoints import Endpoints, looks_like_tls, plain_text_met_tls, unreachable
+from .endpoints import Endpoints, looks_like_tls, no_node, plain_text_met_tls, unreachable
 from .messages import Hello, Message, Refused, Who
 from .outbox import Outbox
 from .protocol import MessageProtocol
@@ -85,7 +85,9 @@ class _Probe:
         except CancelledError:
             if over.active():  # the user's wish
                 raise
-            raise PeerUnreachable(f"{self._name} said nothing for {timeout:g} s") from None
+            if waiting[-1] is connecting:
+                raise PeerUnreachable(f"{self._name} did not answer in {timeout:g} s") from None
+            raise no_node(self._name, f"said nothing for {timeout:g} s") from None
         finally:
             if over.active():
                 over.cancel()
@@ -121,14 +123,14 @@ class _Probe:
             reason = printable(message.reason)
             self._end(PeerUnreachable(f"{self._name} does not tell who it is: {reason}"))
         else:
-            self._end(PeerUnreachable(f"{self._name} does not speak this protocol"))
+            self._end(no_node(self._name, "answered something else"))
 
     def garbled(self, error: BadMessage, first_bytes: bytes) -> None:
         """What arrived is no message."""
         if self._security is None and looks_like_tls(first_bytes):
             self._end(plain_text_met_tls(self._name))
         else:
-            self._end(PeerUnreachable(f"{self._name} is no Chord node: it sent what is no message"))
+            self._end(no_node(self._name, "sent what is no message"))
 
     def disconnected(self, reason: Failure) -> None:
         """The connection is gone."""
