@@ -19,9 +19,12 @@ from py2p_twisted.cli.main import parse
 from py2p_twisted.errors import Unavailable
 from py2p_twisted.service import ChordService
 from py2p_twisted.settings import Settings
+from py2p_twisted.wire.endpoints import TwistedEndpoints
+from py2p_twisted.wire.probe import probe
 
 from .certificates import Authority
 from .cli_case import CliCase, Ended
+from .fakes import framed
 from .processes import eventually, pause
 
 
@@ -144,7 +147,10 @@ class TestKeys(CliCase):
             (("keys", "--limit", "0"), "from 1 to"),
             (("leave", "nowhere"), "must be HOST:PORT"),
             (("export", "--verify"), "name one"),
-            (("get", "key", "--timeout", "0"), "above 0"),
+            *(
+                (("get", "key", "--timeout", text), "at least 0.05")
+                for text in ("0", "0.04", "nan")
+            ),
         ):
             ended = await self.chordctl(*arguments, *peer)
             self.assertEqual((ended.code, ended.out), (ExitCode.USAGE, b""), arguments)
@@ -285,6 +291,33 @@ class TestWhere(CliCase):
             self.assertEqual(sick.code, ExitCode.FAILED)
             self.assertIn("1 to mend", sick.text)
             self.assertEqual("name the --port of the node" in sick.text, "no message" in words)
+
+    async def test_timeout(self) -> None:
+        """It bounds connecting: to who says nothing, and to who says HELLO to the first only."""
+        (node,) = await self.ring(1)
+        hello = await probe(reactor, TwistedEndpoints(reactor), None, node.out_addr)
+
+        class Greeter(Protocol):
+            greeted = False
+
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                if not Greeter.greeted:
+                    self.transport.write(framed(hello))
+                Greeter.greeted = True
+
+        for kind, words in (
+            (Protocol, "said nothing for 0.3 s"),
+            (Greeter, "could not be connected to in 0.3 s"),
+        ):
+            port = reactor.listenTCP(0, Factory.forProtocol(kind), interface="127.0.0.1")  # type: ignore[attr-defined]
+            self.addCleanup(port.stopListening)
+            began = reactor.seconds()  # type: ignore[attr-defined]
+            peer = f"127.0.0.1:{port.getHost().port}"
+            ended = await self.chordctl("--timeout", "0.3", "--peer", peer, "get", "key")
+            self.assertEqual(ended.code, ExitCode.UNREACHABLE)
+            self.assertIn(words, ended.err)
+            self.assertLess(reactor.seconds() - began, 3)  # type: ignore[attr-defined]
 
     async def test_several_peers(self) -> None:
         """The first that answers is taken, from the command line or the environment."""

@@ -63,14 +63,13 @@ class _Doctor:
 
     async def _who(self, node: Address) -> bool:
         """Is a node there, and of which network?"""
-        from ..wire.probe import probe
         from ..wire.versions import show_versions
 
         session, name = self._session, show_address(*node)
         if session.security is not None and session.security.authenticated:
             await self._own_certificate()
         try:
-            hello = await probe(session.reactor, session.endpoints, session.security, node)
+            hello = await session.probe(node)
         except ChordError as error:
             await self._tell(*_unreachable(error))
             return False
@@ -154,12 +153,10 @@ class _Doctor:
 
     async def _same_ring(self, node: Address, other: Address) -> None:
         """Is another node in the same ring?"""
-        from ..wire.probe import probe
-
         session = self._session
         mine, name = session.hello, show_address(*other)
         try:
-            hello = await probe(session.reactor, session.endpoints, session.security, other)
+            hello = await session.probe(other)
         except ChordError as error:
             await self._tell(*_unreachable(error))
             return

@@ -32,6 +32,8 @@ __all__ = [
 
 Address = tuple[str, int]
 
+#: Nothing is done in less time than this, connecting included.
+_LEAST_SECONDS = 0.05
 #: Where ``twistd chord`` listens if it is not told.
 _DEFAULT = "127.0.0.1:4444"
 
@@ -56,9 +58,11 @@ def _seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         number = 0.0
-    if 0 < number < 1e6:
+    if _LEAST_SECONDS <= number < 1e6:
         return number
-    raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
+    raise argparse.ArgumentTypeError(
+        f"must be a number of seconds, at least {_LEAST_SECONDS}, not {text!r}"
+    )
 
 
 def ring_options(parser: argparse.ArgumentParser, *, first: bool = False) -> None:
@@ -98,7 +102,7 @@ def ring_options(parser: argparse.ArgumentParser, *, first: bool = False) -> Non
         type=_seconds,
         metavar="SECONDS",
         default=default(10.0),
-        help="how long one operation may take (default: 10)",
+        help="how long one operation, or connecting, may take (default: 10)",
     )
     how = parser.add_argument_group("the output")
     how.add_argument(
@@ -249,14 +253,27 @@ class Session:
                 await self.close()
         raise problems[-1]
 
-    async def _connect(self, peer: Address) -> None:
-        from ..base import protocol
-        from ..errors import NotConnected
-        from ..service import ChordService
+    async def probe(self, peer: Address) -> Any:
+        """What a node says of itself.
+
+        :raises ChordError: if it does not say it, within the time that is usual or was given.
+        """
         from ..settings import Settings
         from ..wire.probe import probe
 
-        hello = await probe(self.reactor, self.endpoints, self.security, peer)
+        patience = min(self.options.timeout, Settings().handshake_timeout)
+        return await probe(self.reactor, self.endpoints, self.security, peer, patience)
+
+    async def _connect(self, peer: Address) -> None:
+        from twisted.internet.defer import TimeoutError as TimedOut
+
+        from ..base import protocol
+        from ..errors import NotConnected, PeerUnreachable
+        from ..service import ChordService
+        from ..settings import Settings
+
+        began = self.reactor.seconds()
+        hello = await self.probe(peer)
         if not hello.ring:
             raise NotConnected(
                 f"{show_address(*peer)} is in no ring yet: let it join one, or name another node"
@@ -271,7 +288,13 @@ class Session:
             self.reactor, "127.0.0.1", 0, tls=tls_folder(self.options), settings=settings
         )
         self.service.startService()
-        await self.service.connect(*peer)
+        left = max(began + self.options.timeout - self.reactor.seconds(), 0.0)
+        try:
+            await self.service.connect(*peer).addTimeout(left, self.reactor)
+        except TimedOut:
+            raise PeerUnreachable(
+                f"{show_address(*peer)} could not be connected to in {self.options.timeout:g} s"
+            ) from None
 
     async def close(self) -> None:
         """Disconnect."""
