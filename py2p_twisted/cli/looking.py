@@ -166,6 +166,8 @@ class Look:
             return f"{count(below)} of {count(self.partitions)} groups are below strength."
         if away:
             return f"{count(away)} of {count(len(self.nodes))} nodes cannot be reached from here."
+        if behind := self.groups("behind"):
+            return f"{count(behind)} groups catch up with what they missed."
         if not all(node.well for node in self.nodes):
             return "Some nodes are not well."
         members = len(self.nodes)

@@ -1,7 +1,9 @@
-"""A slow look, in the background, whether the members of a group keep the same (floor 2).
+"""A look, in the background, whether the members of a group keep the same (floor 2).
 
-Nothing depends on it: writes reach a quorum, and what a member missed it is told lazily, or copies
-when it catches up.  What the check finds was lost on the way; it is repaired, counted and logged.
+Owns two of them.  With a member to which there is a new connection all common partitions are
+compared at once: who was away, or was cut off, has missed writes.  And all partitions are compared
+slowly, for ever: what that finds was lost on the way; it is counted and logged.  Nothing depends on
+either: a write reaches a quorum, and a read asks one.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ __all__ = ["Checker"]
 _ALL_IN = 60.0
 #: Seconds that what is under way has to arrive.
 _UNDER_WAY = 1.0
+#: Records that are compared with a member in one go, unless one partition has more.
+_RECORDS_AT_ONCE = 10_000
 
 
 class Checker:
@@ -33,6 +37,68 @@ class Checker:
         self._last = -1  # the partition that was compared last
         self._due = 0.0  # how many are to be compared
         self._counted = core.clock.seconds()
+        #: partitions that are to be compared at once, with which instances
+        self._missed: dict[int, set[bytes]] = {}
+
+    # -- at once
+
+    def connected(self, instance: bytes) -> None:
+        """There is a new connection to it: what was written before that may be missing here."""
+        for partition, acceptor in self._core.acceptors.items():
+            if acceptor.config.has(instance):
+                self._missed.setdefault(partition, set()).add(instance)
+        self._tell()
+
+    async def catch_up(self) -> None:
+        """Compare with the members that came back, and take what this node lacks."""
+        core = self._core
+        caught = 0
+        while self._missed:
+            peer, some = self._next_missed()
+            wants = [_Newer(acceptor) for acceptor in some]
+            if peer is not None and wants:
+                await self._sync.pull(peer, [newer.want() for newer in wants], Mode.MERGE)
+            caught += sum(map(self._accept, wants))
+            self._tell()
+        if caught:
+            core.log.info(
+                "Caught up: {records} that this node had missed.",
+                records=count_of(caught, "record"),
+            )
+
+    def _tell(self) -> None:
+        self._core.catching_up = len(self._missed)
+
+    def _next_missed(self) -> tuple[Peer | None, list[Acceptor]]:
+        """A member, and some partitions that are compared with it now; they are due no more.
+
+        If that fails, its connection is lost or it is busy: the former brings them here again, the
+        latter leaves them to the slow look.
+        """
+        core = self._core
+        instance = next(iter(next(iter(self._missed.values()))))
+        member: Peer | None = None
+        some: list[Acceptor] = []
+        records = 0
+        for partition, instances in list(self._missed.items()):
+            if instance not in instances:
+                continue
+            acceptor = core.acceptors.get(partition)
+            records += len(acceptor.records) if acceptor is not None else 0
+            if some and records > _RECORDS_AT_ONCE:
+                break
+            instances.discard(instance)
+            if not instances:
+                del self._missed[partition]
+            if acceptor is None or acceptor.wedged:
+                continue
+            there = [peer for peer in acceptor.config.members if peer.instance == instance]
+            if there and core.usable(there[0]):
+                member = there[0]
+                some.append(acceptor)
+        return member, some
+
+    # -- slowly
 
     async def check(self) -> None:
         """Compare the next few partitions, and repair what this node lacks."""
@@ -55,11 +121,28 @@ class Checker:
                 self._repair(peer, newer)
 
     def _repair(self, peer: Peer, newer: _Newer) -> None:
-        """Accept what is still lacking; where a promise forbids that, a write is under way."""
-        core, acceptor = self._core, newer.acceptor
+        """Take what is still lacking, and say so."""
+        lacking = self._accept(newer)
+        if lacking:
+            core = self._core
+            core.found_differences += 1
+            core.log.info(
+                "The check found {records} in partition {partition} that {peer} had and this node "
+                "had not.",
+                records=count_of(lacking, "record"),
+                partition=newer.acceptor.config.partition,
+                peer=peer,
+            )
+
+    def _accept(self, newer: _Newer) -> int:
+        """Accept what is lacking; how much that is.
+
+        Where a promise forbids it, a write is under way.
+        """
+        acceptor = newer.acceptor
         config = acceptor.config
-        if core.acceptors.get(config.partition) is not acceptor or acceptor.wedged:
-            return
+        if self._core.acceptors.get(config.partition) is not acceptor or acceptor.wedged:
+            return 0
         lacking = 0
         for key, record in newer.found.items():
             mine = acceptor.get(key)
@@ -67,15 +150,7 @@ class Checker:
                 lacking += 1
                 with suppress(NotPromised):
                     acceptor.accept(config.epoch, key, record)
-        if lacking:
-            core.found_differences += 1
-            core.log.info(
-                "The check found {records} in partition {partition} that {peer} had and this node "
-                "had not.",
-                records=count_of(lacking, "record"),
-                partition=config.partition,
-                peer=peer,
-            )
+        return lacking
 
     def _next(self) -> list[Acceptor]:
         """The partitions whose turn it is."""

@@ -86,6 +86,7 @@ class Core(Kept):
         self.began = clock.seconds()  # Node: when it was named
         self.chronicle = Chronicle(clock)  # note(): everyone
         self.found_differences = 0  # Checker: how often two members kept different records
+        self.catching_up = 0  # Checker: partitions that are to be compared at once
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
         self.refused = 0  # Attempts: operations that busy nodes refused, and that wait a little
         self._sleeper = Sleeper(clock)

@@ -120,7 +120,13 @@ class Maintenance:
         self._schedule(_SOON if self._kicked else self._core.settings.stabilize_interval)
 
     def _begin_chores(self) -> None:
-        for chore in (self._keep_ring, self._move, self._takeover.catch_up, self._checker.check):
+        for chore in (
+            self._keep_ring,
+            self._move,
+            self._takeover.catch_up,
+            self._checker.catch_up,
+            self._checker.check,
+        ):
             if chore not in self._chores:
                 under_way = self._chores[chore] = Deferred.fromCoroutine(chore())
                 under_way.addBoth(partial(self._chore_ended, chore))

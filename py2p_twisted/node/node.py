@@ -130,6 +130,7 @@ class Node:
             self.stabilizer,
             self.announce,
         )
+        self.checker = Checker(core, sync)
         self.maintenance = Maintenance(
             core,
             self.finder,
@@ -138,7 +139,7 @@ class Node:
             fellows,
             self.reconfigurer,
             self.takeover,
-            Checker(core, sync),
+            self.checker,
             Healer(core, self.finder, self.stabilizer),
             self.membership,
         )
@@ -238,6 +239,7 @@ class Node:
     def link_up(self, link: Link) -> None:
         """A peer is connected."""
         self.core.debug("connected to {peer}", peer=link.peer)
+        self.checker.connected(link.peer.instance)
         self.link_changed(link)
 
     def link_changed(self, link: Link) -> None:

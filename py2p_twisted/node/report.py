@@ -140,7 +140,9 @@ def _groups(core: Core) -> GroupsReport:
         stopped += acceptor.wedged
         below += len(there) < max(room, len(config.members))
         without_quorum += len(there) < _needed(core, config, there)
-    return GroupsReport(len(core.acceptors), proposes, stopped, below, without_quorum, keys)
+    return GroupsReport(
+        len(core.acceptors), proposes, stopped, below, without_quorum, keys, core.catching_up
+    )
 
 
 def _needed(core: Core, config: Config, there: list[bytes]) -> int:

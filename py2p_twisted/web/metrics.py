@@ -103,6 +103,11 @@ GAUGES = (
         _one(lambda report: report.groups.without_quorum),
     ),
     Metric(
+        "groups_behind",
+        "Groups still to be compared with members that came back.",
+        _one(lambda report: report.groups.behind),
+    ),
+    Metric(
         "groups_stopped",
         "Groups on their way to their next epoch.",
         _one(lambda report: report.groups.stopped),

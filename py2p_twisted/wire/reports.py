@@ -73,6 +73,8 @@ class GroupsReport(Frozen, frozen=True):
     :ivar below: how many have fewer living members than the ring has nodes for, or than they count.
     :ivar without_quorum: how many have too few to be used.
     :ivar keys: of users, in those that it proposes for: added up over all nodes, those of the ring.
+    :ivar behind: how many are still to be compared with a member to which the connection is new;
+        this node may have missed writes in them.
     """
 
     kept: Number
@@ -81,6 +83,7 @@ class GroupsReport(Frozen, frozen=True):
     below: Number
     without_quorum: Number
     keys: Number = 0
+    behind: Number = 0
 
 
 class StorageReport(Frozen, frozen=True):

@@ -131,6 +131,26 @@ class TestRestart(DiskCase):
                 self.assertEqual(epochs, set(core_of(again).directory))
                 self.assertLess(again.service.node.sync.pulled, 50)
 
+    def test_catches_up_at_once(self) -> None:
+        """What was written while it was away is there seconds later."""
+        for seed in seeds(3):
+            with self.world(seed, replicas=3) as world:
+                members = self.keeping(world, 3)
+                away, other = members[1], members[0]
+                world.crash(away)
+                world.run(2)
+                written = self.write(world, other, 2000)
+                again = world.add(away.host.address, disk=away.disk)
+                self.assertLess(core_of(again).keys, len(written))
+                self.complete(world, again, len(written))
+                self.assertEqual([core_of(node).found_differences for node in world.nodes], [0] * 3)
+
+    def complete(self, world: World, node: SimNode, keys: int) -> None:
+        """Within a few seconds it keeps so many keys, and says that it has caught up."""
+        core = core_of(node)
+        self.until(world, lambda: core.keys == keys, 5, "it is still behind")
+        self.until(world, lambda: not core.catching_up, 5, "it does not say that it is done")
+
     def test_all_at_once(self) -> None:
         """All are killed at the same moment and come back in any order, without --join."""
         for seed in seeds(3):
@@ -277,6 +297,7 @@ class TestRule13(DiskCase):
             self.slow(proposer)
             proposer.service.set(KEY, b"second").addErrback(lambda _: None)
             world.run(0.5)  # the second member has it, the proposer's disk has not
+            world.network.reset(proposer.host.address, third.host.address)  # the third never will
             world.network.heal(cut)
             cut = self.apart(world, second)
 

@@ -563,6 +563,27 @@ class TestChecks(GroupCase):
             self.assertEqual(len(told), 1)
             self.assertIn(f"1 record in partition {partition}", told[0])
 
+    def test_cut_off(self) -> None:
+        """A member that was cut off has what was written meanwhile seconds after it is back."""
+        for seed in seeds(3):
+            with self.world(seed, replicas=3) as world, self.logged() as lines:
+                members = self.grow(world, 3)
+                lonely, others = members[0], members[1:]
+                cut = world.network.cut(
+                    [lonely.host.address], [node.host.address for node in others]
+                )
+                world.run(15)
+                written = self.write(world, others[0], 1000)
+                world.network.heal(cut)
+                self.assertLess(self.complete(world, lonely, len(written)), 30)
+                self.assertTrue([line for line in lines if line.startswith("Caught up: ")])
+                self.assertEqual([core_of(node).found_differences for node in members], [0] * 3)
+
+    def complete(self, world: World, node: SimNode, keys: int) -> float:
+        """Wait until it keeps so many keys; how long it took."""
+        core = core_of(node)
+        return self.until(world, lambda: core.keys == keys, 60, "it is still behind")
+
     @contextmanager
     def logged(self) -> Iterator[list[str]]:
         """What is logged meanwhile."""
