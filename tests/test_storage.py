@@ -301,9 +301,25 @@ class LifeTests(StorageCase):
         )
         self.assertIn("k is '6' there and '7' here, ring is ff00 there and fe00 here", str(error))
         self.assertEqual(error.path, str(self.path))
+        self.assertIn("It holds no keys: if that node never was in a ring", str(error))
         loaded = storage.open(self.reactor)
         self.assertEqual(loaded.boots, 3)  # a refusal is no opening
         self.assertEqual(loaded.meta, {"k": b"6", "ring": b"\xff\x00", "subnet": b"x"})
+
+    def test_what_holds_something_is_not_to_be_deleted(self) -> None:
+        """Only of a file without records and states is said that it may be."""
+        one, another = Batch(), Batch()
+        one.set_state(3, b"state")
+        another.set_state(3, None)
+        another.put(CURRENT, 3, b"key", b"head", None)
+        storage = self.storage()
+        for batch in (one, another):
+            storage.open(self.reactor, {"k": b"6"})
+            self.assertIsNone(self.commit(storage, batch))
+            self.close(storage)
+            error = self.assertRaises(StorageMismatch, storage.open, self.reactor, {"k": b"7"})
+            self.assertIn("Start the node as it was", str(error))
+            self.assertNotIn("delete", str(error))
 
     def test_a_second_one_is_refused(self) -> None:
         storage, _ = self.opened()

@@ -182,7 +182,8 @@ def open_file(
             if not fresh:
                 check_schema(probe, path)
                 meta, states = read_meta(probe, path), read_states(probe, path)
-                _compare(path, meta, expect)
+                bare = not states and not tally(probe, "record")[0]
+                _compare(path, meta, expect, bare=bare)
                 now = _again(now, read_life(probe, path), noted, log_lost=log_lost)
             connection = connect(path, make, cache, writing=True)
             undo.callback(connection.close)
@@ -290,16 +291,27 @@ def _new_meta(meta: Mapping[str, bytes], expect: Mapping[str, bytes]) -> Batch:
     return batch
 
 
-def _compare(path: str, meta: Mapping[str, bytes], expect: Mapping[str, bytes]) -> None:
+def _compare(
+    path: str, meta: Mapping[str, bytes], expect: Mapping[str, bytes], *, bare: bool
+) -> None:
+    """Refuse what is another's; nothing is taken over, though there may be nothing to lose.
+
+    :param bare: no record and no state is kept.
+    """
     differing = [
         f"{name} is {_shown(meta[name])} there and {_shown(content)} here"
         for name, content in expect.items()
         if meta.get(name, content) != content
     ]
     if differing:
+        remedy = (
+            "It holds no keys: if that node never was in a ring, because it was started with wrong"
+            " options say, delete the file and what stands beside it under its name"
+            if bare
+            else "Start the node as it was, or name another file or folder"
+        )
         raise StorageMismatch(
-            f"{path} is another node's, or of another ring: {', '.join(differing)}. Start the node"
-            " as it was, or name another file or folder",
+            f"{path} is another node's, or of another ring: {', '.join(differing)}. {remedy}",
             path=path,
         )
 
