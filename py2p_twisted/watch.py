@@ -26,7 +26,7 @@ class Watch:
         node.watching.keep_while(watcher, ref(self))
 
     def ready(self) -> Deferred[None]:
-        """Fires once every change that is acknowledged from then on will be told.
+        """Fires once every change that takes effect from then on will be told.
 
         Whoever reads a key after that misses nothing between the reading and the watch.
 

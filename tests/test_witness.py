@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.events import Backlog, Event, Version
-from py2p_twisted.table import witness as module
+from py2p_twisted.table.candidate import CANDIDATE_BYTES, UNTOLD, Budget
 from py2p_twisted.table.group import FIRST_EPOCH, Ballot, Config, Record, written
 from py2p_twisted.table.history import ABSENT, Seen, compare, history_of
-from py2p_twisted.table.witness import DOUBT, HOLD, UNTOLD, Budget, Witness
+from py2p_twisted.table.witness import DOUBT, HOLD, Witness
 
 from .fakes import config, make_peer
 
@@ -297,6 +297,9 @@ class BeginningTests(_Case):
         for member in (0, 1):
             witness.current(MEMBERS[member], 0.0)
         self.tell(witness, 2, first)
+        self.assertFalse(witness.settled)
+        witness.current(MEMBERS[2], 0.0)
+        self.assertTrue(witness.settled)
         self.assertEqual(self.events, [])
         self.tell(witness, 1, second)
         self.assertEqual([(e.kind, e.value) for e in self.events], [("change", b"1")])
@@ -368,7 +371,7 @@ class SlowUserTests(_Case):
         for record in records:
             for member in (0, 1):
                 self.tell(witness, member, record)
-        self.assertLess(witness._budget.used, 2 * module._CANDIDATE_BYTES)
+        self.assertLess(witness._budget.used, 2 * CANDIDATE_BYTES)
         self.room = True
         ((key, ballot),) = witness.lacking(HOLD, 9)
         self.assertEqual((key, ballot), (KEY, records[-1].ballot))

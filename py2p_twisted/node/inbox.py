@@ -99,7 +99,7 @@ class Inbox:
         self._waiting = None
 
     def ready(self) -> Deferred[None]:
-        """Fires once every change that is acknowledged from then on will be told."""
+        """Fires once every change that takes effect from then on will be told."""
         if self.ended:
             return fail(self._error or NotConnected("this watch is over"))
         if self._ready:

@@ -14,9 +14,10 @@ from twisted.logger import Logger
 
 from ..base import Peer
 from ..errors import ChordError, WatchTooWide
+from ..table.candidate import Budget
 from ..table.group import Config
 from ..table.history import history_of
-from ..table.witness import Budget, Witness
+from ..table.witness import Witness
 from ..wire.complaints import printable
 from ..wire.messages import Changed, Declined, Told, Unwatch, Watch, Watched, WatchPart
 from .core import USER, Core
@@ -116,7 +117,7 @@ class Watcher:
                 if partition in self.uncovered:
                     self._listen(partition, config)
             if partition in self.uncovered:
-                if witness.covered:
+                if witness.settled:
                     self._covered(partition)
                 else:
                     lagging.add(partition)
@@ -330,7 +331,7 @@ class Watcher:
         """A member told something of a partition."""
         if witness.busy:
             self.busy.add(partition)
-        if partition not in self.uncovered or not witness.covered or witness.config is None:
+        if partition not in self.uncovered or not witness.settled or witness.config is None:
             return
         # With a quorum, nothing is missed; if all tell, nothing is skipped either.
         members, usable = witness.config.members, self._core.usable

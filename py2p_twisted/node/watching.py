@@ -303,6 +303,8 @@ class Watching:
 
         def settled(result: Any) -> None:
             self._settling.discard(settling)
+            if self._watches:
+                self._soon()  # there may be more
             if isinstance(result, Failure) and not result.check(ChordError, CancelledError):
                 self.log.failure("a watched key could not be read", result)
 

@@ -12,64 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 from ..events import Event, Kind, Version
+from .candidate import UNTOLD, Budget, Candidate
 from .group import Ballot, Config
 from .history import ABSENT, History, Seen, compare
 
-__all__ = ["DOUBT", "HOLD", "UNTOLD", "Budget", "Witness"]
+__all__ = ["DOUBT", "HOLD", "Witness"]
 
-#: The value was not told.
-UNTOLD: Any = object()
 #: Seconds for which a version that is chosen waits for its value, and for the versions before it.
 HOLD = 1.0
 #: Seconds after which somebody should find out what became of a version that no quorum told ...
 DOUBT = 1.0
 #: ... and after which at most it is tried again.
 _LONGEST_DOUBT = 30.0
-#: About what a version takes beside its value.
-_CANDIDATE_BYTES = 400
+#: If the pause is longer than this, it was read often enough to know what was there.
+_OPEN_FOR = 4 * DOUBT
 #: Versions of one key that are kept even if there is no room for more.
 _KEPT = 2
-
-
-class Budget:
-    """Bytes, about, that versions may take before it is known whether they are chosen.
-
-    :param most: of them; for all partitions of a watch together.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.used = 0
-
-    @property
-    def spent(self) -> bool:
-        """Is there no room any more?"""
-        return self.used >= self.most
-
-
-class _Candidate:
-    """A version that is later than what was told to the user.
-
-    :ivar by: the members that told it, as bits.
-    """
-
-    __slots__ = ("alive", "by", "history", "value")
-
-    def __init__(self, *, alive: bool) -> None:
-        self.by = 0
-        self.alive = alive
-        self.history: History | None = None
-        self.value: Any = UNTOLD if alive else None
-
-    @property
-    def size(self) -> int:
-        """About what it takes."""
-        known = self.alive and self.value is not UNTOLD
-        return _CANDIDATE_BYTES + (len(self.value) if known else 0)
-
-    def forget_value(self) -> None:
-        """Its value has to be fetched."""
-        self.value = UNTOLD if self.alive else None
 
 
 class _Key:
@@ -79,18 +37,21 @@ class _Key:
     :ivar back: versions may have gone back, and a lower one may be news.
     :ivar seen: what the user knows of it.
     :ivar fresh: the user is to be told what it is at the beginning.
+    :ivar open: the latest version that was told before the beginning, and may have been chosen
+        before it; None: it is known what was there at the beginning.
     :ivar late: there was no room for a version: only the latest will be told.
     :ivar round: when it was told last.
     """
 
-    __slots__ = ("back", "ballot", "fresh", "late", "pending", "round", "seen")
+    __slots__ = ("back", "ballot", "fresh", "late", "open", "pending", "round", "seen")
 
     def __init__(self) -> None:
         self.ballot: Ballot | None = None
         self.seen = ABSENT
         self.back = self.fresh = self.late = False
+        self.open: Ballot | None = None
         self.round = 0
-        self.pending: dict[Ballot, _Candidate] = {}
+        self.pending: dict[Ballot, Candidate] = {}
 
 
 class Witness:
@@ -101,7 +62,7 @@ class Witness:
     :param prefix: bytes in front of the user's keys.
     :param initial: tell what is there at the beginning, too.
     :ivar config: the group that is listened to.
-    :ivar covered: has a quorum told all it had?  From then on nothing is missed.
+    :ivar covered: has a quorum told all it had?
     :ivar wanted: keys of which a version is chosen that could not be told, and since when.
     :ivar doubtful: keys of which something was told that may not be chosen, when to look, and the
         pause after that.
@@ -119,6 +80,7 @@ class Witness:
         self._current = 0
         self._round = 0
         self._began = False  # is the state known that later ones are compared to?
+        self._open: set[bytes] = set()  # keys of which that is not quite known
         self.config: Config | None = None
         self.covered = False
         self.wanted: dict[bytes, float] = {}
@@ -126,6 +88,11 @@ class Witness:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def settled(self) -> bool:
+        """Is all known that was there at the beginning?  What is chosen from then on is told."""
+        return self.covered and not self._open
 
     # -- who tells
 
@@ -154,6 +121,7 @@ class Witness:
             for ballot in list(known.pending):
                 self._drop(known, ballot)
         self._keys.clear()
+        self._open.clear()
         self.wanted.clear()
         self.doubtful.clear()
 
@@ -169,34 +137,64 @@ class Witness:
         """A member has told all it had."""
         assert self.config is not None
         self._current |= self._bits.get(member, 0)
-        if self.covered or self._current.bit_count() < self.config.quorum:
-            return
-        self.covered = True
-        if self._began:
-            self._purge()
-        else:
-            self._began = True
-            self._begin()
-        for key in [key for key, known in self._keys.items() if known.pending]:
-            self._advance(key, now)
+        if not self.covered and self._current.bit_count() >= self.config.quorum:
+            self.covered = True
+            if self._began:
+                self._purge()
+            else:
+                self._began = True
+                self._begin()
+            for key in [key for key, known in self._keys.items() if known.pending]:
+                self._advance(key, now)
+        if self.covered:
+            for key in list(self._open):
+                self._close_if_known(key)
 
     def _begin(self) -> None:
         """What is there now is what the user knows, or what is told first."""
         for key, known in self._keys.items():
             pending = known.pending
             chosen = [ballot for ballot, one in pending.items() if self._is_chosen(one)]
+            if not self._initial and any(not chosen or one > max(chosen) for one in pending):
+                known.open = max(pending)
+                self._open.add(key)
             if not chosen and len(pending) < 2:
-                continue  # it is being written for the first time
+                continue  # it is being written for the first time, or some lag behind
             ballot = max(chosen) if chosen else min(pending)
-            candidate = pending[ballot]
-            if self._initial and (candidate.alive or not chosen):
+            if self._initial and (pending[ballot].alive or not chosen):
                 known.fresh = True
                 self.wanted[key] = -HOLD
                 continue
-            known.ballot = ballot
-            known.seen = Seen(compare(ABSENT, candidate.history)[0], candidate.alive)
-            self._drop_before(known, ballot)
-            self._drop(known, ballot)
+            self._know(known, ballot)
+
+    def _know(self, known: _Key, ballot: Ballot) -> None:
+        """This version was there at the beginning: no event."""
+        candidate = known.pending[ballot]
+        known.ballot = ballot
+        known.seen = Seen(compare(ABSENT, candidate.history)[0], candidate.alive)
+        known.back = False
+        self._drop_before(known, ballot)
+        self._drop(known, ballot)
+
+    def _close_if_known(self, key: bytes) -> None:
+        """Nothing that was told before the beginning, and is not chosen yet, was chosen by then.
+
+        It could have been by those that told it and those that have not told all they had.
+        """
+        assert self.config is not None
+        known = self._keys[key]
+        assert known.open is not None
+        unheard = ((1 << len(self._bits)) - 1) & ~self._current
+        if (known.ballot is not None and known.ballot >= known.open) or not any(
+            ballot <= known.open and (one.by | unheard).bit_count() >= self.config.quorum
+            for ballot, one in known.pending.items()
+        ):
+            self._close(key)
+
+    def _close(self, key: bytes) -> None:
+        """What is chosen of this key from now on is news."""
+        self._keys[key].open = None
+        self._open.discard(key)
 
     def _purge(self) -> None:
         """What no member told in this epoch was deleted, and the tombstone was dropped."""
@@ -216,6 +214,7 @@ class Witness:
         known = self._keys.pop(key)
         for ballot in list(known.pending):
             self._drop(known, ballot)
+        self._open.discard(key)
         self.wanted.pop(key, None)
         self.doubtful.pop(key, None)
 
@@ -261,11 +260,11 @@ class Witness:
         if self._began:
             self._advance(key, now)
 
-    def _candidate(self, known: _Key, ballot: Ballot, *, alive: bool) -> _Candidate:
+    def _candidate(self, known: _Key, ballot: Ballot, *, alive: bool) -> Candidate:
         """One more version; those before it give way if there is no room."""
         while self._budget.spent and len(known.pending) >= _KEPT:
             self._drop(known, min(known.pending))
-        candidate = known.pending[ballot] = _Candidate(alive=alive)
+        candidate = known.pending[ballot] = Candidate(alive=alive)
         self._budget.used += candidate.size
         return candidate
 
@@ -276,7 +275,7 @@ class Witness:
         for earlier in [one for one in known.pending if one < ballot]:
             self._drop(known, earlier)
 
-    def _is_chosen(self, candidate: _Candidate) -> bool:
+    def _is_chosen(self, candidate: Candidate) -> bool:
         assert self.config is not None
         return candidate.by.bit_count() >= self.config.quorum
 
@@ -291,6 +290,10 @@ class Witness:
         pending = known.pending
         chosen = [ballot for ballot, one in pending.items() if self._is_chosen(one)]
         top = max(chosen, default=None)
+        if known.open is not None and top is not None:
+            self._know(known, top)
+            self._close_if_known(key)
+            top = None
         if known.late and top is not None:
             self._drop_before(known, top)
         while top is not None and pending:
@@ -322,7 +325,7 @@ class Witness:
         candidate.forget_value()
         self._budget.used += candidate.size
 
-    def _told(self, key: bytes, known: _Key, ballot: Ballot, candidate: _Candidate) -> bool:
+    def _told(self, key: bytes, known: _Key, ballot: Ballot, candidate: Candidate) -> bool:
         """A version is chosen: make an event of it if it is news; False if there is no room."""
         seen, alive = known.seen, candidate.value is not None
         write, changed, skipped = compare(seen, candidate.history)
@@ -379,4 +382,6 @@ class Witness:
         for key in found:
             pause = min(2 * self.doubtful[key][1], _LONGEST_DOUBT)
             self.doubtful[key] = (now + pause, pause)
+            if key in self._open and pause > _OPEN_FOR:
+                self._close(key)  # it was read, and no quorum told it: it was not chosen
         return found

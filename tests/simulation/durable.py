@@ -175,6 +175,8 @@ def _durable(world: World, run: _Run, lookouts: Lookouts | None, seed: int) -> R
         run.start(address)
     judge(world, clients, history)
     settled = world.settle(120)
+    if lookouts is not None:
+        lookouts.judge_news(history)
     told = 0 if lookouts is None else lookouts.judge()
     write_and_read(world, rng)
     return finished(world, seed, history, settled, told)

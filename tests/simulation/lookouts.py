@@ -22,6 +22,7 @@ from py2p_twisted.table.group import Ballot, Config, Record
 from py2p_twisted.table.history import History, history_of
 from py2p_twisted.table.values import plain
 
+from .history import History as Calls
 from .workload import KEYS
 from .world import SimNode, Stuck, World
 
@@ -32,6 +33,9 @@ FEW: Any = {"watch_events": 3, "watch_bytes": 2000}
 
 #: Simulated seconds after which a settled ring has told everything.
 PATIENCE = 60.0
+
+#: Keys that are written each time, and never again.
+_QUIET = 5
 
 
 class Oracle:
@@ -118,7 +122,7 @@ class _Acceptors(dict[int, Acceptor]):
 class Lookout:
     """One watch: what it told, and what its user knows by it.
 
-    :param pause: seconds that its user takes over an event; 0: none.
+    :ivar pause: seconds that its user takes over an event; 0: none.
     """
 
     def __init__(
@@ -130,11 +134,12 @@ class Lookout:
         self.known: dict[bytes, bytes | None] = {}
         self.problems: list[str] = []
         self.failure: Failure | None = None
+        self.began = world.clock.seconds()
         self.ready = False
         self.over = False
         self._world = world
         self._oracle = oracle
-        self._pause = pause
+        self.pause = pause
         self.watch = node.service.watch(**what)
         ready = self.watch.ready()
         ready.addCallbacks(self._is_ready, lambda failure: failure.trap(ChordError) and None)
@@ -148,8 +153,8 @@ class Lookout:
             self._judge(event)
             self.events.append(event)
             self.known[event.key] = event.value
-            if self._pause:
-                await self.node.service.node.core.sleep(self._pause)
+            if self.pause:
+                await self.node.service.node.core.sleep(self.pause)
 
     def _judge(self, event: Event) -> None:
         earlier = [one for one in self.events if one.key == event.key]
@@ -191,6 +196,8 @@ class Lookouts:
         self._rng = Random(seed)
         self.oracle = Oracle()
         self.all: list[Lookout] = []
+        self._quiet = 0  # keys that are written once
+        self._acknowledged: dict[tuple[bytes, Any], float] = {}  # when, by key and value
         spoil = world.spoil
 
         def listen(node: SimNode) -> None:
@@ -202,22 +209,39 @@ class Lookouts:
             self.oracle.listen(node)
 
     def happen(self) -> None:
-        """Perhaps a watch begins, or ends."""
+        """Some keys are written once and for all; perhaps a watch begins, or ends."""
         rng, world = self._rng, self._world
         nodes = [node for node in world.nodes if node.service.running and not node.paused]
-        if nodes and rng.random() < 0.4 and len(self.living()) < 6:
+        ready = [node for node in nodes if node.service.node.core.ring_id]
+        if ready:
+            self._write(rng.choice(ready))
+        if nodes and rng.random() < 0.6 and len(self.living()) < 8:
             what: dict[str, Any] = {"key": rng.choice(KEYS)}
             if rng.random() < 0.6:
-                what = {"prefix": rng.choice((b"", b"key", b"key 3"))}
+                what = {"prefix": rng.choice((b"", b"key", b"quiet", b"key 3"))}
             pause = rng.choice((0, 0, 0, 0.3, 3.0))
-            what["initial"] = rng.random() < 0.7
+            what["initial"] = rng.random() < 0.5
             lookout = Lookout(world, rng.choice(nodes), self.oracle, pause, **what)
             world.tell(f"begin {lookout}")
             self.all.append(lookout)
-        elif rng.random() < 0.05 and self.living():
+        elif rng.random() < 0.3 and self.living():
             lookout = rng.choice(self.living())
             world.tell(f"end {lookout}")
             Deferred.fromCoroutine(lookout.watch.aclose())
+
+    def _write(self, node: SimNode) -> None:
+        """Keys that no later write brings to a member that lags behind."""
+        for _ in range(_QUIET):
+            self._quiet += 1
+            key, value = b"quiet %d" % self._quiet, b"%d" % self._quiet
+
+            def written(_: None, what: tuple[bytes, bytes] = (key, value)) -> None:
+                self._acknowledged[what] = self._world.clock.seconds()
+
+            writing = node.service.set(key, value)
+            writing.addCallbacks(
+                written, lambda failure: failure.trap(ChordError, CancelledError) and None
+            )
 
     def living(self) -> list[Lookout]:
         """Those that go on."""
@@ -227,6 +251,8 @@ class Lookouts:
     def judge(self) -> int:
         """Everything is calm: what they told is right, and enough; how many events there were."""
         world = self._world
+        for lookout in self.living():
+            lookout.pause = 0  # there may be hundreds of events
         self._check_told()
         reader = self._rng.choice(world.members()).service
         end = world.clock.seconds() + PATIENCE
@@ -241,6 +267,29 @@ class Lookouts:
             world.run(1.0)
         self._check_told()
         return sum(len(one.events) for one in self.all)
+
+    def judge_news(self, history: Calls) -> None:
+        """Without `initial`, what was acknowledged before a watch began is no event.
+
+        After a recovery it may be: values go back.
+
+        :param history: what the clients did.
+        """
+        if any(config.epoch.era for node in self._world.nodes for config in _configs(node)):
+            return
+        acknowledged = self._acknowledged | {
+            (call.key, call.arguments[-1]): call.returned_at
+            for call in history.operations
+            if call.returned_at is not None and call.arguments
+        }
+        for lookout in self.all:
+            for event in () if lookout.what["initial"] else lookout.events:
+                at = acknowledged.get((event.key, event.value))
+                if at is not None and at < lookout.began:
+                    lookout.problems.append(
+                        f"{event} was acknowledged at {at:.3f} s, "
+                        f"and the watch began at {lookout.began:.3f} s"
+                    )
 
     def _check_told(self) -> None:
         for lookout in self.all:

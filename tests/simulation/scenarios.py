@@ -276,6 +276,8 @@ def _rough(
     for node in world.nodes:
         node.paused = False
     judge(world, clients, history)
+    if lookouts is not None:
+        lookouts.judge_news(history)
     settled = _settle(world, crashed=crashed)
     told = 0 if lookouts is None else lookouts.judge()
     write_and_read(world, rng)

@@ -9,6 +9,7 @@ from typing import Any
 from py2p_twisted.table.group import Ballot
 from py2p_twisted.table.witness import Witness
 
+from .durable import durable
 from .scenarios import Report, rough
 from .world import SimNode
 
@@ -41,6 +42,13 @@ class AnyOrder(Witness):
         super().tell(member, key, ballot, now, **what)
 
 
+class NothingIsOpen(Witness):
+    """What only some of the first quorum told at the beginning counts as new."""
+
+    def _close_if_known(self, key: bytes) -> None:
+        self._close(key)
+
+
 @dataclass(frozen=True)
 class WatchMutant:
     """One rule taken out, and where to look for the difference."""
@@ -48,18 +56,20 @@ class WatchMutant:
     name: str
     witness: type[Witness]
     seeds: Iterable[int]
+    scenario: Callable[..., Report] = rough
 
-    def run(self, seed: int, scenario: Callable[..., Report] = rough) -> Report:
+    def run(self, seed: int) -> Report:
         """One run without the rule."""
 
         def spoil(node: SimNode) -> None:
             node.service.node.core.make_witness = self.witness
 
-        return scenario(seed, watched=True, spoil=spoil)
+        return self.scenario(seed, watched=True, spoil=spoil)
 
 
 MUTANTS = (
     WatchMutant("one_word_is_enough", OneWord, (0, 1, 2, 6)),
     WatchMutant("no_beginning_anew", NoBeginningAnew, (0, 4, 8, 11)),
     WatchMutant("any_order", AnyOrder, (2, 5, 6, 8, 11)),
+    WatchMutant("nothing_is_open", NothingIsOpen, (28, 53), durable),
 )
