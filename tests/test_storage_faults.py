@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 from time import sleep
@@ -26,7 +27,7 @@ from py2p_twisted.errors import (
     StorageMismatch,
     StorageUnusable,
 )
-from py2p_twisted.storage import lock, opening, writer
+from py2p_twisted.storage import lock, opening, schema, writer
 from py2p_twisted.storage.__main__ import main
 from py2p_twisted.storage.check import DAMAGED, SOUND, UNKNOWN, check
 from py2p_twisted.storage.faults import storage_error
@@ -598,6 +599,55 @@ class CopyTests(StorageCase):
         self.close(storage)
         self.path.write_bytes((self.backup / "node.sqlite").read_bytes())
         self.doubted("earlier state of itself", "opened 1 times", "knows of 2")
+
+    def lived(self, clean: bool) -> bytes:
+        """Use the file once more; what it was meanwhile, as ``sqlite3 .backup`` takes it."""
+        storage, loaded = self.opened()
+        self.assertEqual(loaded.reason, "")
+        backup = self.folder / "snap"
+        source, target = sqlite3.connect(self.path), sqlite3.connect(backup)
+        with closing(source), closing(target):
+            source.backup(target)
+        self.commit(storage, batch_of(b"later"))
+        self.close(storage, clean)
+        return backup.read_bytes()
+
+    def test_written_over_by_the_same_life(self) -> None:
+        """A backup of the running node, put back after this node was stopped."""
+        self.path.write_bytes(self.lived(clean=True))
+        self.doubted("earlier state of itself", "was stopped properly")
+
+    def test_written_over_and_refused(self) -> None:
+        """Who looked at it, and was refused, does not wipe out what is known of it."""
+        self.path.write_bytes(self.lived(clean=True))
+        for _ in range(2):
+            self.patch(opening, "check_schema", lambda *_: 1 / 0)
+            self.assertRaises(ZeroDivisionError, self.storage().open, self.reactor)
+        self.patch(opening, "check_schema", schema.check_schema)
+        self.doubted("earlier state of itself", "was stopped properly")
+
+    def test_ends_that_leave_no_doubt(self) -> None:
+        """Properly, improperly, and where the lock file or the file did not hear of it."""
+        noting = Path(f"{self.path}-lock")
+        for clean in (True, False, True):
+            self.lived(clean)
+        storage, _ = self.opened()
+        running = noting.read_bytes()
+        self.close(storage)
+        noting.write_bytes(running)  # the machine stopped between the two
+        self.lived(clean=True)
+        ended = noting.read_bytes()
+        self.lived(clean=False)
+        noting.write_bytes(ended)  # it stopped when the file knew of the opening, the lock did not
+        make, gate = self.gated()
+        storage, loaded = self.opened(make=make)
+        self.assertEqual(loaded.reason, "")
+        gate.fail("INSERT OR REPLACE INTO life", sqlite3.OperationalError("disk I/O error"))
+        told: list[Any] = []
+        storage.close().addBoth(told.append)  # a proper end that cannot be written
+        self.reactor.until(lambda: told)
+        told[0].trap(StorageUnusable)
+        self.lived(clean=True)
 
     def test_what_was_set_aside(self) -> None:
         """It cannot come back unnoticed, even if the new one never began."""

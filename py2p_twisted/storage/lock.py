@@ -69,12 +69,21 @@ class LockFile:
         """Were all connections to the data closed by whoever had it last?"""
         return bool(self._noted().get("closed", 0))
 
-    def note(self, boots: int, *, closed: bool = False) -> None:
-        """Say who is in, and how often the data was opened; on the disk when this returns."""
+    def ended(self) -> bool:
+        """Had whoever had the data last noted a proper end in them?"""
+        return bool(self._noted().get("ended", 0))
+
+    def note(self, boots: int, *, closed: bool = False, ended: bool = False) -> None:
+        """Say who is in, and how often the data was opened; on the disk when this returns.
+
+        :param closed: all connections to the data are closed.
+        :param ended: the data themselves say, and that is on the disk, that this use of them ended
+            properly.
+        """
         assert self._file is not None
         with told(self._path, "written"):
-            noted = {"pid": os.getpid(), "boots": boots, "closed": int(closed)}
-            content = json.dumps(noted).encode() + b"\n"
+            noted = {"pid": os.getpid(), "boots": boots, "closed": closed, "ended": ended}
+            content = json.dumps({name: int(noted[name]) for name in noted}).encode() + b"\n"
             os.pwrite(self._file, content, 0)
             os.ftruncate(self._file, len(content))
             os.fsync(self._file)

@@ -164,6 +164,7 @@ def open_file(
     :raises StorageError: if it cannot be used; it is as it was then.
     """
     noted = 0 if anew else lock.boots()
+    ended = noted if lock.ended() else 0
     log_lost = not os.path.exists(path + "-wal") and not lock.closed()
     if _size(path) == 0 and (noted or _size(path + "-wal")):
         raise _lost(path)
@@ -184,7 +185,7 @@ def open_file(
                 meta, states = read_meta(probe, path), read_states(probe, path)
                 bare = not states and not tally(probe, "record")[0]
                 _compare(path, meta, expect, bare=bare)
-                now = _again(now, read_life(probe, path), noted, log_lost=log_lost)
+                now = _again(now, read_life(probe, path), noted, ended, log_lost=log_lost)
             connection = connect(path, make, cache, writing=True)
             undo.callback(connection.close)
         with transaction(connection):
@@ -206,7 +207,7 @@ def _refused(path: str, lock: LockFile, *, log_lost: bool) -> Iterator[None]:
         yield
     except BaseException:
         if not log_lost and lock.boots() and not os.path.exists(path + "-wal"):
-            lock.note(lock.boots(), closed=True)
+            lock.note(lock.boots(), closed=True, ended=lock.ended())
         raise
 
 
@@ -227,15 +228,17 @@ def _lost(path: str) -> StorageCorrupt:
     )
 
 
-def _again(now: Life, before: Life, noted: int, *, log_lost: bool) -> Life:
+def _again(now: Life, before: Life, noted: int, ended: int, *, log_lost: bool) -> Life:
     """The present life of a file that had one before."""
-    return replace(now, boots=before.boots + 1, doubt=_doubt(now, before, noted, log_lost=log_lost))
+    doubt = _doubt(now, before, noted, ended, log_lost=log_lost)
+    return replace(now, boots=before.boots + 1, doubt=doubt)
 
 
-def _doubt(now: Life, before: Life, noted: int, *, log_lost: bool) -> str:
+def _doubt(now: Life, before: Life, noted: int, ended: int, *, log_lost: bool) -> str:
     """Why the file may have forgotten what it promised; empty if it has not.
 
     :param noted: openings that the lock file knows of.
+    :param ended: which of them is the last, if the lock file knows of its proper end; else 0.
     :param log_lost: SQLite's write-ahead log is not there, and nobody closed the file.
     """
     if before.doubt:
@@ -250,6 +253,12 @@ def _doubt(now: Life, before: Life, noted: int, *, log_lost: bool) -> str:
         return (
             f"this file is an earlier state of itself: it was opened {before.boots} times, and the"
             f" lock file beside it knows of {noted}"
+        )
+    # Not if it was opened once more since: the machine may have stopped before that was noted.
+    if ended == before.boots and not before.clean:
+        return (
+            "this file is an earlier state of itself: it is that of a running node, and the lock"
+            " file beside it knows that this node was stopped properly"
         )
     if noted and log_lost and not before.clean:
         return (

@@ -82,6 +82,7 @@ class SQLiteStorage:
         self._writer: Writer | None = None
         self._scans: set[sqlite3.Connection] = set()
         self._writing = False  # was the writer's thread started?
+        self._clean = False  # will the writer note a proper end?
         self._closing: list[Deferred[None]] | None = None
         self._patience: Any = None  # the delayed call that ends closing
 
@@ -189,6 +190,7 @@ class SQLiteStorage:
         self._closing = [waiting]
         self._stop_reading()
         self._start()
+        self._clean = clean
         self._writer.end(clean)
         self._patience = self._reactor.callLater(self._close_timeout, self._give_up)
         return waiting
@@ -261,19 +263,19 @@ class SQLiteStorage:
             connection.close()
         self._reader = None
 
-    def _release(self, *, keep_lock: bool = False) -> None:
+    def _release(self, *, keep_lock: bool = False, ended: bool = False) -> None:
         self._stop_reading()
         self._connection.close()
         self._writer = None
         if not keep_lock:
             with suppress(StorageError):  # then the next opening has a doubt
-                self._lock.note(self._lock.boots(), closed=True)
+                self._lock.note(self._lock.boots(), closed=True, ended=ended)
             self._lock.release()
 
     def _ended(self, error: StorageError | None) -> None:
         assert self._writer is not None
         self._writer.join(self._close_timeout)
-        self._release()
+        self._release(ended=self._clean and error is None)
         self._writing = False
         if self._patience.active():
             self._patience.cancel()
