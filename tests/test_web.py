@@ -259,7 +259,7 @@ class ProbeTests(WebCase):
             )
             found = self.get(world, web, "/healthz", "HEAD")
             self.assertEqual((found.status, found.body), (200, b""))
-            reader.service.node.storage_problem = "the disk is broken"
+            reader.service.node.core.storage_problem = "the disk is broken"
             found = self.get(world, web, "/healthz")
             self.assertEqual(found.status, 503)
             self.assertIn(b"the disk is broken", found.body)

@@ -190,7 +190,7 @@ class Attempts:
         core, config = self._core, self._config
         if config is None:
             return None
-        there = sum(p.instance == core.instance or core.alive(p) for p in config.members)
+        there = sum(p.instance == core.instance or core.keeps(p) for p in config.members)
         return None if there >= config.quorum else (there, len(config.members))
 
     def over(self) -> ChordError:

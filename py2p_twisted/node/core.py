@@ -86,6 +86,7 @@ class Core(Kept):
         self.began = clock.seconds()  # Node: when it was named
         self.chronicle = Chronicle(clock)  # note(): everyone
         self.found_differences = 0  # Checker: how often two members kept different records
+        self.storage_problem = ""  # Node: why it keeps nothing any more
         self.catching_up = 0  # Checker: partitions that are to be compared at once
         self.remembered: dict[tuple[str, int], Remembered] = {}  # remember(), Healer, Node
         self.refused = 0  # Attempts: operations that busy nodes refused, and that wait a little
@@ -226,6 +227,11 @@ class Core(Kept):
             link is not None and self.clock.seconds() - link.heard_at < self.settings.suspect_after
         )
 
+    def keeps(self, peer: Peer) -> bool:
+        """Is it alive, and does it say that it is a member?  One whose disk failed does not."""
+        link = self.links.get(peer.instance)
+        return link is not None and not link.hello.leeching and self.alive(peer)
+
     def valid(self, *peers: Peer | None) -> bool:
         """Could all of these be nodes of this network?  What peers tell is not believed blindly."""
         length, k = (self.settings.k + 7) // 8, self.settings.k
@@ -322,7 +328,7 @@ class Core(Kept):
             away = [
                 peer
                 for peer in config.members
-                if peer.instance != self.instance and not self.alive(peer)
+                if peer.instance != self.instance and not self.keeps(peer)
             ]
             if len(config.members) - len(away) < self.needed(config):
                 count += 1

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 
 from ..base import count_of
-from ..errors import ChordError, NotConnected, OperationTimeout, RingConflict, Unavailable
+from ..errors import (
+    ChordError,
+    NotConnected,
+    OperationTimeout,
+    RingConflict,
+    StorageError,
+    Unavailable,
+)
 from ..ring.lookup import Fingers
 from ..ring.ring import Pointers
 from ..settings import DEFAULT_REPLICAS
@@ -64,6 +71,7 @@ class Membership:
     async def join(self) -> None:
         """Enter the ring that this node is connected to, or found one if there is none.
 
+        :raises StorageError: if its disk failed.
         :raises RingFull: if every identifier is claimed.
         :raises AuthenticationFailed: if its certificate does not name the host that it announces.
         :raises ChordError: if the ring could not be entered in time; the node stays leeching.
@@ -73,6 +81,11 @@ class Membership:
             return
         if core.phase is not Phase.LEECHING:
             raise RingConflict(f"this node is {core.phase.value}: wait until that is over")
+        if core.storage_problem:
+            raise StorageError(
+                f"this node keeps nothing any more ({core.storage_problem}), so it cannot be a "
+                "member: mend that and start it again"
+            )
         core.links.check_own_name()
         if not core.ring_id:
             self._found()
@@ -315,12 +328,15 @@ class Membership:
             await core.try_ask(peer, Leaving(pointers.me), Done)
 
     def drop_out(self) -> None:
-        """Stop being a member at once, with no word to anybody, and be another instance."""
+        """Stop being a member at once, with no word to anybody; the disk keeps what it has.
+
+        The node stays the instance that it is, and answers for none of its groups any more: it may
+        come back with its disk, so nobody must take its memory for gone (:meth:`Core.replaced`).
+        """
         core = self._core
         ring = core.ring_id, core.replicas
         self._attempt = object()
         self.forget_ring()
-        core.renew()
         core.ring_id, core.replicas = ring
         for link in core.links:
             link.close()

@@ -152,7 +152,6 @@ class Node:
         self._tasks: set[Deferred[Any]] = set()
         self._yielding = False
         self._resumes = False
-        self.storage_problem = ""  # why it keeps nothing any more
 
     # -- life
 
@@ -182,10 +181,10 @@ class Node:
     def _storage_failed(self, failure: Failure) -> None:
         """Nothing can be promised any more: drop out, so that others take this node's place."""
         core = self.core
-        self.storage_problem = failure.getErrorMessage()
+        core.storage_problem = failure.getErrorMessage()
         core.log.error(
             "This node keeps nothing any more, and others take its place: {error}",
-            error=self.storage_problem,
+            error=core.storage_problem,
         )
         core.journal = None
         self.membership.drop_out()
@@ -338,6 +337,8 @@ class Node:
             reply = handler(request)
         elif link.hello.leeching and isinstance(request, _OF_MEMBERS):
             return Declined("only members of the ring may say that")
+        elif core.storage_problem and isinstance(request, _OF_MEMBERS):
+            return Declined("this node keeps nothing any more: its disk failed")
         else:
             reply = self._own[type(request)](link, request)
         return once_kept(core, request, reply)
@@ -385,7 +386,7 @@ class Node:
 
     def status(self) -> str:
         """``"Nominal"``, or what is wrong, in a sentence."""
-        return status_of(self.core, self.storage_problem)
+        return status_of(self.core)
 
     def report(self, status: str = "") -> Report:
         """What this node tells of itself.

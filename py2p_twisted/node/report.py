@@ -125,9 +125,12 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _groups(core: Core) -> GroupsReport:
-    living = {link.peer.instance for link in core.links if core.alive(link.peer)}
+    living = {link.peer.instance for link in core.links if core.keeps(link.peer)}
     living.add(core.instance)
-    nodes = sum(peer.instance in living for peer in core.directory.members())
+    known = {peer.instance for peer in core.directory.members()}
+    if core.pointers is not None:  # who has just joined is in no group yet
+        known.update(peer.instance for peer in core.pointers.successors)
+    nodes = len(known & living)
     room = min(core.replicas, max(nodes, 1))
     room -= room % 2 == 0 and room > 2  # groups are odd, but for two nodes
     proposes = stopped = below = without_quorum = keys = 0
@@ -179,17 +182,14 @@ def _storage(core: Core) -> StorageReport | None:
     return StorageReport(storage.durable, sync, storage.used, storage.quota, storage.behind)
 
 
-def status_of(core: Core, storage_problem: str) -> str:
-    """``"Nominal"``, or what is wrong, in a sentence.
-
-    :param storage_problem: why the node keeps nothing any more; empty if it does.
-    """
+def status_of(core: Core) -> str:
+    """``"Nominal"``, or what is wrong, in a sentence."""
     if core.phase is Phase.STOPPED:
         return "Stopped"
     if core.pointers is None and not any(core.ring_links()):
         return "Not connected to a ring: connect() to a member, or join() to found one"
-    if storage_problem:
-        return f"Keeps nothing any more: {storage_problem}"
+    if core.storage_problem:
+        return f"Keeps nothing any more: {core.storage_problem}"
     if core.phase is Phase.LEAVING:
         return "Leaving the ring"
     links = core.links

@@ -18,8 +18,8 @@ __all__ = ["Health", "Readiness", "unready", "unwell"]
 
 def unwell(ring: ChordService) -> str:
     """Why a node should be started again; empty if it should not."""
-    if ring.node.storage_problem:
-        return f"it keeps nothing any more: {ring.node.storage_problem}"
+    if ring.node.core.storage_problem:
+        return f"it keeps nothing any more: {ring.node.core.storage_problem}"
     if ring.given_up:
         return f"it does not join: {ring.given_up}"
     return ""

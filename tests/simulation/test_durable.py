@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from py2p_twisted.errors import StorageFull
+from py2p_twisted.errors import StorageError, StorageFull, Unavailable
 from py2p_twisted.node.core import Core, Phase, user_key
 from py2p_twisted.node.drafts import Draft
 from py2p_twisted.node.stored import StoredRecords
@@ -340,6 +340,38 @@ class TestFailure(DiskCase):
             self.assertIn("the disk is full", victim.service.status)
             world.settle(60)
             self.readable(world, written, world.nodes)
+
+    def test_comes_back(self) -> None:
+        """Who dropped out may come back with its disk: nobody took its memory for gone.
+
+        The other of two would else go on alone, and the first one back without knowing of that.
+        """
+        for seed in seeds(3):
+            with self.world(seed, evict_after=5.0) as world:
+                other, victim = self.keeping(world, 2)
+                before = core_of(victim).instance
+                world.wait(other.service.set(KEY, b"old"))
+                self.fill(world, victim)
+                self.assertEqual(core_of(victim).instance, before)
+                self.fails(world, Unavailable, other.service.set(KEY, b"new"))
+                self.fails(world, StorageError, victim.service.join())
+                back = self.restart(world, victim)
+                self.all_joined(world, [other, back], 30)
+                world.settle(60)
+                world.wait(back.service.set(KEY, b"newest"))
+                self.fill(world, other)
+                last = self.restart(world, other)
+                world.settle(60)
+                self.assertEqual(world.wait(last.service.get(KEY)), b"newest")
+
+    def fill(self, world: World, node: SimNode) -> None:
+        """Let its disk be full until the node has noticed."""
+        assert node.disk is not None
+        node.disk.failure = StorageFull("the disk is full")
+        node.service.set(b"more", b"").addErrback(lambda _: None)
+        self.until(world, lambda: node.pointers is None, 30, "it stays a member")
+        node.disk.failure = None
+        world.run(10)
 
 
 class TestQuota(DiskCase):
