@@ -9,6 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -26,7 +27,7 @@ from py2p_twisted.table.acceptor import Acceptor
 from py2p_twisted.table.group import FIRST_EPOCH, Config
 from py2p_twisted.wire.codec import decode, encode
 from py2p_twisted.wire.link import Pending
-from py2p_twisted.wire.messages import Answer, Ask
+from py2p_twisted.wire.messages import Answer, Ask, Hello
 
 __all__ = ["Group", "Member"]
 
@@ -39,6 +40,11 @@ class _Link:
         self.other = other
         self.peer = other.core.me
         self.round_trip = 0.001
+
+    @property
+    def hello(self) -> Hello:
+        """All of them are members."""
+        return msgspec.structs.replace(self.other.core.hello(), leeching=False)
 
     @property
     def heard_at(self) -> float:
