@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from .errors import KeyTooLarge, ValueTooLarge
+from .errors import ChordError, KeyTooLarge, ValueTooLarge
 from .node import Node
 from .node.core import user_key
 from .settings import Settings
@@ -211,7 +211,8 @@ class Dictionary:
     ) -> Deferred[None]:
         """Write many keys; those of one owner travel together.
 
-        :returns: fires when all are written; fails with the first error, when some may be.
+        :returns: fires when all are written; fails with the first error.  Its `outcome_unknown` is
+            true as soon as any of the keys was written, or may have been.
         """
         pairs = other.items() if isinstance(other, Mapping) else other
         last = {self._key(key): self._value(value) for key, value in pairs}
@@ -230,9 +231,11 @@ class Dictionary:
         return Deferred.fromCoroutine(add_up())
 
     def clear(self) -> Deferred[None]:
-        """Delete every key that is there now."""
+        """Delete every key that is there now; when it fails, as with :meth:`update`."""
+        begun = False
 
-        async def delete_all() -> None:
+        async def delete_pages() -> None:
+            nonlocal begun
             number = self.node.operations.next_operation
             batch: list[Write] = []
             async for key in self.keys():
@@ -240,8 +243,15 @@ class Dictionary:
                 batch.append(Write(user_key(key), None, number(), after=clock))
                 if len(batch) == self.settings.page_keys:
                     await self.node.bulk.write_many(batch)
-                    batch = []
+                    batch, begun = [], True
             await self.node.bulk.write_many(batch)
+
+        async def delete_all() -> None:
+            try:
+                await delete_pages()
+            except ChordError as error:
+                error.outcome_unknown = error.outcome_unknown or begun
+                raise
 
         return Deferred.fromCoroutine(delete_all())
 

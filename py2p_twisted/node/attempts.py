@@ -39,8 +39,10 @@ class Attempts:
     :param timeout: seconds for all tries together.
     :param began: on the clock, when the first one began; None: just now.
     :param paced: it sends only so much at once; so it waits for busy nodes as for any others.
+    :param writes: how many keys it writes.
     :ivar began: on the clock, when the first one began.
     :ivar doubtful: the epoch in which a try was sent whose answer never came, None if no such.
+    :ivar done: of many writes so many took effect already; an error says so.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Attempts:
         timeout: float | None = None,
         began: float | None = None,
         paced: bool = False,
+        writes: int = 1,
     ) -> None:
         self._core = core
         self._write = write
@@ -64,6 +67,8 @@ class Attempts:
         self._paced = paced
         self._busy = False  # was the last try refused because there is too much to do?
         self.doubtful: Epoch | None = None
+        self._writes = writes
+        self.done = 0
 
     def begin_anew(self) -> None:
         """Some of many was done: there is as much time again for the rest."""
@@ -119,7 +124,7 @@ class Attempts:
             self.reached(problem.reached, config)
             self._last = "no quorum of the group answered"
         elif isinstance(problem, Full):
-            raise StorageFull(problem.reason, outcome_unknown=self._unknown)
+            raise StorageFull(problem.reason + self._so_far, outcome_unknown=self._unknown)
         elif isinstance(problem, Declined):
             self._last = problem.reason
         else:
@@ -138,7 +143,9 @@ class Attempts:
 
     def _check_stopped(self) -> None:
         if self._core.phase is Phase.STOPPED:
-            raise NotConnected("this node was stopped", outcome_unknown=self._unknown)
+            raise NotConnected(
+                "this node was stopped" + self._so_far, outcome_unknown=self._unknown
+            )
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -183,7 +190,12 @@ class Attempts:
 
     @property
     def _unknown(self) -> bool:
-        return self._write and self.doubtful is not None
+        return self._write and (self.doubtful is not None or self.done > 0)
+
+    @property
+    def _so_far(self) -> str:
+        """What an error adds when some of many keys were written."""
+        return f" ({self.done} of {self._writes} keys were written)" if self.done else ""
 
     def _missing(self) -> tuple[int, int] | None:
         """How many of how many members are there, if those are too few."""
@@ -199,7 +211,7 @@ class Attempts:
         if self._busy and missing is None:
             return Overloaded(
                 "the nodes that keep this part of the keys have more to do than they can: try"
-                " again later",
+                f" again later{self._so_far}",
                 outcome_unknown=self._unknown,
             )
         short = self._short or missing
@@ -212,13 +224,15 @@ class Attempts:
             return Unavailable(
                 f"{reached} of the {members} members that keep this part of the keys could be "
                 f"reached in {self._timeout:g} s ({self._last}); {members // 2 + 1} are needed, "
-                f"and keys that other members keep are not affected. {advice}",
+                f"and keys that other members keep are not affected. {advice}"
+                f"{self._so_far}",
                 reachable=reached,
                 members=members,
                 outcome_unknown=self._unknown,
             )
         return OperationTimeout(
-            f"not done within {self._timeout:g} s: {self._last}", outcome_unknown=self._unknown
+            f"not done within {self._timeout:g} s: {self._last}{self._so_far}",
+            outcome_unknown=self._unknown,
         )
 
 

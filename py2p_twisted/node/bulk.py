@@ -93,9 +93,10 @@ class Bulk:
     async def write_many(self, writes: Sequence[Write]) -> None:
         """Carry unconditional writes out; fires when all are done.
 
-        :raises ChordError: of the first that failed; the others may have been done.
+        :raises ChordError: of the first that failed; its outcome is unknown as soon as one of the
+            others was done.
         """
-        attempts = Attempts(self._core, write=True, paced=True)
+        attempts = Attempts(self._core, write=True, paced=True, writes=len(writes))
         with attempts.telling():
             await self._write_all(list(writes), attempts)
 
@@ -107,6 +108,12 @@ class Bulk:
             pieces = await self._pieces(pending, lambda write: write.key, _write_size, attempts)
             asking = Proposers(core, self._operations, self._proposals, attempts, silent)
             moved = await asking.ask(pieces)
+            # What was done counts first: an error about the others tells of it.
+            attempts.done += sum(
+                answer.outcomes.count(Outcome.APPLIED)
+                for piece in pieces
+                for answer in piece.answers
+            )
             again: list[Write] = []
             for piece in pieces:
                 if piece.answers:

@@ -260,11 +260,10 @@ class Proposals:
                 return
             if not failed:
                 parts[place] = SomeWritten(tuple(outcomes[write.operation] for write in writes))
-            elif outcomes and isinstance(failed[0], WrongEpoch):
-                parts[place] = Failed(0, True)
+            elif outcomes or any(isinstance(one, Failed) and one.sent for one in failed):
+                parts[place] = Failed(0, True)  # some of them may have been done, or were
             else:
-                sent = any(isinstance(one, Failed) and one.sent for one in failed)
-                parts[place] = Failed(0, True) if sent else failed[0]
+                parts[place] = failed[0]
             finished()
 
         for write in writes:

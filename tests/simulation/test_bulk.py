@@ -124,6 +124,24 @@ class TestNoQuorum(BulkCase):
             world.settle(60)
             self.readable(world, written, [client])
 
+    def test_some_written(self) -> None:
+        """Who hears that it failed hears that some of the keys were written all the same."""
+        with self.world(1, replicas=1, operation_timeout=4.0) as world:
+            members = self.grow(world, 3)
+            writer = members[0].service
+            world.crash(members[2])
+            world.run(1)  # nothing is sent to it any more: no doubt about its own keys
+            (error,) = self.all_of(world, [writer.update({b"%d" % n: b"1" for n in range(60)})])
+            self.assertIsInstance(error, Unavailable)
+            there = self.all_of(world, [writer.get(b"%d" % n, None) for n in range(60)])
+            written = there.count(b"1")
+            self.assertTrue(0 < written < 60, written)
+            self.assertTrue(error.outcome_unknown, repr(error))
+            self.assertIn(f"({written} of 60 keys were written)", str(error))
+            away = next(n for n, value in enumerate(there) if value != b"1")
+            (error,) = self.all_of(world, [writer.update({b"%d" % away: b"2"})])
+            self.assertFalse(error.outcome_unknown, repr(error))
+
     def interrupted(self, seed: int, *, stop: bool) -> None:
         """The node stops, or its user gives up, while it waits for the frozen."""
         with self.world(seed, replicas=3) as world:
