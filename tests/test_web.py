@@ -636,9 +636,25 @@ class BoundTests(WebCase):
             client = Client(world, web, UnreadTransport())
             one = b"GET /v1/keys/big HTTP/1.1\r\nHost: localhost\r\n\r\n"
             client.send(one * 100)
-            world.run(1)
+            world.run(PATIENCE + 1)
             self.assertTrue(client.transport.aborted)
             self.assertLess(len(client.transport.value()), 1_100_000)
+            client.hang_up()
+
+    def test_asks_on_and_reads(self) -> None:
+        """Who asks for the next before it has read the last gets all answers, one by one."""
+        with self.ring(1) as (world, members):
+            web = self.web(world, members[0])
+            world.wait(members[0].service.set("big", b"x" * 1_000_000))
+            client = Client(world, web, UnreadTransport())
+            one = b"GET /v1/keys/big HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            client.send(one * 3)
+            for _ in range(3):
+                self.assertEqual(len(client.answer(1).body), 1_000_000)
+                client.channel.resumeProducing()
+            self.assertFalse(client.transport.aborted)
+            client.ask("/healthz")
+            self.assertEqual(client.answer(1).status, 200)
             client.hang_up()
 
     def test_connections(self) -> None:

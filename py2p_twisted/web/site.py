@@ -41,6 +41,7 @@ class ChordChannel(HTTPChannel):
 
     maxHeaders = MOST_HEADERS
     held = False
+    _done: Request | None = None  # answered, and not read yet: what comes behind it waits
     site: ChordSite
     transport: Any
 
@@ -65,6 +66,21 @@ class ChordChannel(HTTPChannel):
         """Twisted: it was."""
         self.held = False
         super().resumeProducing()
+        done, self._done = self._done, None
+        if done is not None:
+            self.requestDone(done)
+
+    def requestDone(self, request: Request) -> None:
+        """An answer is written; the next request waits until the client has read it.
+
+        No more is read from the client meanwhile, and it has :data:`PATIENCE` seconds.
+        """
+        if self.held and self.persistent:
+            self._done = request
+            self._networkProducer.pauseProducing()
+            self.setTimeout(PATIENCE)
+        else:
+            super().requestDone(request)
 
     def resetTimeout(self) -> None:
         """A byte now and then wins no time: the whole request has to be there."""
