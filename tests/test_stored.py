@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any, cast
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from py2p_twisted.errors import StorageError
+from py2p_twisted.node import stored
 from py2p_twisted.node.core import Core, Staged
 from py2p_twisted.node.drafts import Draft
 from py2p_twisted.node.journal import Journal
@@ -136,6 +140,13 @@ STEPS = st.lists(
 CACHES, LEAST = (0, 1500, 10**6), (1, 4, 256)
 
 
+@contextmanager
+def always_worn() -> Iterator[None]:
+    """Every filter is made anew whenever it can be."""
+    with patch.multiple(stored, _WORN_TIMES=0, _WORN_MORE=-1):
+        yield
+
+
 class Play:
     """Some records, changed step by step, and dicts that are changed alike."""
 
@@ -216,6 +227,13 @@ class ModelTests(Case):
         """Puts, drops, commits, drafts, bases and epochs, with every size of memory."""
         self.play(steps, cache, least, rng)
 
+    @settings(max_examples=100, deadline=None)
+    @given(STEPS, st.sampled_from(LEAST), st.randoms())
+    def test_a_filter_that_is_always_worn(self, steps: Any, least: int, rng: Random) -> None:
+        """Whenever all records are gone through, what is known of their keys is made anew."""
+        with always_worn():
+            self.play(steps, 0, least, rng)
+
     def play(self, steps: Any, cache: int, least: int, rng: Random) -> None:
         """Play them, and compare all the while."""
         home = Home(SimDisk(Random(2)), cache, least)
@@ -288,6 +306,19 @@ class ModelTests(Case):
         self.patch(StoredRecords, "row", row)
         self.red()
 
+    def test_a_filter_that_knows_only_the_disk(self) -> None:
+        """What is not on the disk when it is made anew gets there later."""
+        original = StoredRecords._refilter
+
+        def refilter(self: StoredRecords, rows: Any) -> Any:
+            told = list(rows)
+            list(original(self, self._shelf.rows(self.room, b"")))
+            return iter(told)
+
+        self.patch(StoredRecords, "_refilter", refilter)
+        with always_worn():
+            self.red()
+
     def test_drafts_change_along(self) -> None:
         """A draft that sees what the records under it are changed to."""
         self.patch(Draft, "preserve", lambda *_: None)
@@ -323,6 +354,39 @@ class BoundTests(Case):
         self.assertEqual(len(home.journal.shelf.cache._entries), 50_000 // 1006)
         self.assertEqual(len(home.records), 3000)
         self.assertEqual(home.records[b"\0" + b"7"].value, b"x" * 100)
+
+    def test_keys_that_come_and_go(self) -> None:
+        """What is known of keys does not grow with those that are not there any more."""
+        home = Home(SimDisk(Random(3)), cache=0, least=256)
+        home.records.put(KEYS[0], record(1, b"stays"))
+        sizes = []
+        for cycle in range(30):
+            keys = [b"\0%d %d" % (cycle, number) for number in range(300)]
+            for value in (b"x", None):
+                for key in keys:
+                    home.records.put(key, record(1, value))
+            home.settle()
+            self.assertEqual(len(home.records.live_draft()), 1)
+            for key in keys:
+                home.records.drop(key)
+            home.settle()
+            self.assertEqual(home.records[KEYS[0]].value, b"stays")
+            sizes.append(home.records._keys.added)
+        self.assertLess(max(sizes), 6000)
+
+    def test_changed_while_they_are_told(self) -> None:
+        """Who goes through the records and changes some of them does not lose any."""
+        home = Home(SimDisk(Random(3)), cache=0, least=256)
+        for key in KEYS:
+            home.records.put(key, record(1, b"x"))
+        home.settle()
+        with always_worn():
+            for at, _ in enumerate(home.records.rows()):
+                if not at:
+                    home.records.put(b"\0", record(1, b"before"))
+                    home.records.put(KEYS[-1], record(2, b"y"))
+        home.settle()
+        self.assertEqual({key for key in [b"\0", *KEYS] if key in home.records}, {b"\0", *KEYS})
 
     def test_rooms_are_used_again(self) -> None:
         """Many bases, one after the other, leave nothing behind on the disk."""

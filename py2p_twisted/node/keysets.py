@@ -28,6 +28,11 @@ class Filter:
         self._parts: list[tuple[bytearray, int]] = []  # their bits, and the last one's number
         self._room = 0  # how many keys the last part has room for
 
+    @property
+    def added(self) -> int:
+        """How many keys were added, some of them perhaps several times."""
+        return sum(len(bits) * 8 // _BITS for bits, _ in self._parts) - self._room
+
     def add(self, key: bytes) -> None:
         """It is among them from now on."""
         if not self._room:

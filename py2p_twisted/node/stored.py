@@ -24,6 +24,8 @@ __all__ = ["StoredRecords"]
 
 #: Digests for so many records are kept from the beginning.
 _FEW = 2048
+#: The filter of keys is worn once so many times as many were added as are there, and so many more.
+_WORN_TIMES, _WORN_MORE = 4, 4096
 
 
 class StoredRecords(DiskRecords):
@@ -38,7 +40,8 @@ class StoredRecords(DiskRecords):
         self._totals = Totals(_FEW)
         #: Records that are not on the disk yet; None is one that is to go from there.
         self._dirty: dict[bytes, Record | None] = {}
-        self._keys = Filter()  # that are in the room, or were
+        self._keys = Filter()  # that are there, or were
+        self._moment = 0  # grows whenever rows() may tell something else
         self._drafts: WeakSet[Draft] = WeakSet()
         self._drafted = False  # may there be any?
         #: What was read last of what nobody changed: one operation asks several times.
@@ -74,8 +77,20 @@ class StoredRecords(DiskRecords):
         self._shelf.cache.put((self._name, key), record, size)
 
     def rows(self, start: bytes = b"") -> Iterator[Item]:
-        """As :meth:`DiskRecords.rows`."""
-        return merged(self._shelf.rows(self.room, start), self._dirty, start)
+        """As :meth:`DiskRecords.rows`; a worn filter is made anew from what is told."""
+        rows = merged(self._shelf.rows(self.room, start), self._dirty, start)
+        if not start and self._keys.added > _WORN_TIMES * self._number + _WORN_MORE:
+            return self._refilter(rows)
+        return rows
+
+    def _refilter(self, rows: Iterator[Item]) -> Iterator[Item]:
+        """All rows; those of which none changed meanwhile are what a filter has to know."""
+        moment, keys = self._moment, Filter()
+        for item in rows:
+            keys.add(item[0])
+            yield item
+        if moment == self._moment:
+            self._keys = keys
 
     # -- changes
 
@@ -94,6 +109,7 @@ class StoredRecords(DiskRecords):
         if self._drafted:
             self._preserve(key, old)
         self._last = (None, None)
+        self._moment += 1
         self._dirty[key] = record
         self._changed(key, old, record)
         if old is None:
@@ -130,6 +146,7 @@ class StoredRecords(DiskRecords):
         if key not in self._dirty or self._dirty[key] is not record:
             return  # there is a newer one
         del self._dirty[key]
+        self._moment += 1
         self._last = (None, None)
         if record is not None:
             record = self._shelf.kept(self.room, key, record)
