@@ -94,6 +94,8 @@ FAMILY: dict[type[errors.ChordError], tuple[type[Exception], ...]] = {
     errors.RingConflict: (),
     errors.OperationTimeout: (TimeoutError, OSError),
     errors.Unavailable: (),
+    errors.Overloaded: (),
+    errors.WatchTooWide: (),
     errors.KeyTooLarge: (ValueError,),
     errors.ValueTooLarge: (ValueError,),
     errors.StorageError: (),
