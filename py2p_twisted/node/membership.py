@@ -239,6 +239,7 @@ class Membership:
         if core.phase is not Phase.JOINED:
             return
         core.phase = Phase.LEAVING
+        self._reconfigurer.refusal = ""
         try:
             done = await self._hand_over(core.clock.seconds() + timeout)
             # A node that was cut off seems to be alone; its part would be lost to the others.

@@ -46,7 +46,7 @@ class Reconfigurer:
         self._sync = sync
         self._plans = Plans(core, finder, stabilizer, fellows)
         self._busy = False
-        #: why nobody took over, when :meth:`hand_over` was last tried
+        #: why nobody took over, as the others said last since this was emptied
         self.refusal = ""
         #: did everybody say that they are leaving, too?
         self.all_leaving = False
@@ -74,7 +74,8 @@ class Reconfigurer:
         await self._go_on(leaving=True)
         refusals = await self._drive(await self._plans.departures())
         self.all_leaving = bool(refusals) and all(_LEAVING in why for why in refusals.values())
-        self.refusal = "; ".join(refusals.values())
+        if refusals:  # who refused is not asked again at once: what it said still holds
+            self.refusal = "; ".join(refusals.values())
         return not core.acceptors and not core.behind()
 
     async def _exclusively(self, what: Callable[[], Coroutine[Any, Any, T]]) -> T | None:

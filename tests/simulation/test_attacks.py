@@ -91,6 +91,17 @@ class TestLeaving(RingCase):
                 world.settle(30)
                 self.readable(world, written, [stays])
 
+    def test_all_leave_at_once(self) -> None:
+        """Who is refused hears that the others are leaving, too: they can all be reached."""
+        for seed in seeds(4):
+            with self.world(seed, replicas=1) as world:
+                members = self.grow(world, 3)
+                world.settle(60)
+                world.wait(members[0].service.update({b"%d" % n: b"" for n in range(300)}))
+                for error in self.all_of(world, [node.service.unjoin() for node in members]):
+                    self.assertIsInstance(error, Unavailable)
+                    self.assertIn("does not take over: this node is leaving", str(error))
+
     def test_unjoin_ends_a_join(self) -> None:
         """Join, unjoin, join: the last one counts."""
         with self.world(3) as world:
