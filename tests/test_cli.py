@@ -395,6 +395,7 @@ class TestLooking(CliCase):
         """A member of an older version cannot be asked how it is; all else goes on."""
         (one,) = await self.ring(1)
         old = await self.node([one.out_addr], settings=Settings(wire_version=2))
+        await eventually(lambda: len(old.node.core.acceptors) == 64, "it keeps all groups")
         peer = ("--peer", self.peer(one))
         self.assertEqual((await self.chordctl("set", "key", "value", *peer)).code, 0)
         self.assertEqual(await old.get("key"), b"value")
