@@ -67,6 +67,18 @@ class DiskRecords(Records):
     def settled(self, key: bytes, record: Record | None) -> None:
         """What :meth:`row` told is on the disk."""
 
+    @abstractmethod
+    def _change(self, key: bytes, record: Record | None) -> None:
+        """Keep a record; None: keep none."""
+
+    def put(self, key: bytes, record: Record) -> None:
+        """As :meth:`.Records.put`."""
+        self._change(key, record)
+
+    def drop(self, key: bytes) -> None:
+        """As :meth:`.Records.drop`."""
+        self._change(key, None)
+
     def __getitem__(self, key: bytes) -> Record:
         record: Record | None = self.get(key)
         if record is None:

@@ -316,9 +316,7 @@ class Membership:
         """Stop being a member, and tell the neighbours."""
         core = self._core
         pointers = core.pointers
-        ring = core.ring_id, core.replicas
-        self.forget_ring()
-        core.ring_id, core.replicas = ring
+        self._only_read()
         self.tell()
         if pointers is None:
             return
@@ -335,12 +333,17 @@ class Membership:
         come back with its disk, so nobody must take its memory for gone (:meth:`Core.replaced`).
         """
         core = self._core
-        ring = core.ring_id, core.replicas
         self._attempt = object()
-        self.forget_ring()
-        core.ring_id, core.replicas = ring
+        self._only_read()
         for link in core.links:
             link.close()
+
+    def _only_read(self) -> None:
+        """Drop all that a member has, and go on as a reader of the same ring."""
+        core = self._core
+        ring = core.ring_id, core.replicas
+        self.forget_ring()
+        core.ring_id, core.replicas = ring
 
     def forget_ring(self) -> None:
         """Drop all that belongs to a ring: pointers, partitions, its id and number of copies."""

@@ -94,14 +94,6 @@ class StoredRecords(DiskRecords):
 
     # -- changes
 
-    def put(self, key: bytes, record: Record) -> None:
-        """As :meth:`.Records.put`."""
-        self._change(key, record)
-
-    def drop(self, key: bytes) -> None:
-        """As :meth:`.Records.drop`."""
-        self._change(key, None)
-
     def _change(self, key: bytes, record: Record | None) -> None:
         old = self.get(key)
         if old is record:
